@@ -9,9 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -22,6 +20,7 @@ from tests.support.examples import examples
 from tests.support.hostile_rows import hostile_database
 from tests.support.people import People, make_groups
 from tests.support.postgres import PUBLISHED, PostgresServer, scratch_folder
+from tests.support.queue import Connection
 from tests.support.schema import install_everything, install_queue
 
 pytest_plugins = ("tests.support.limits", "tests.support.rows")
@@ -160,14 +159,14 @@ def hostile_url(postgres: PostgresServer, hostile_template: str) -> Iterator[str
 
 
 @pytest.fixture
-def conn(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def conn(database_url: str) -> Iterator[Connection]:
     """An autocommit connection to the test's database."""
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with Connection.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.fixture
-def people(conn: psycopg.Connection[Any], postgres: PostgresServer) -> Iterator[People]:
+def people(conn: Connection, postgres: PostgresServer) -> Iterator[People]:
     """Accounts in the group roles, which have their rights in the test's database."""
     make_groups(conn)
     people = People(postgres)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-import psycopg
 from psycopg.errors import DeadlockDetected
 
 from bench.faults.vendors import settings_env
@@ -17,7 +16,7 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.support.original import OWNER, copy_of_original, original_database
 from tests.support.original_statements import ALAN, KIM, TEAM
 from tests.support.postgres import PostgresServer
-from tests.support.queue import advance
+from tests.support.queue import Connection
 
 if TYPE_CHECKING:
     from contextlib import ExitStack
@@ -57,7 +56,7 @@ class World(ScriptedWorld):
         self.before = stack.enter_context(server.connect(copy_of_original(server, name), OWNER))
         self.admin = stack.enter_context(server.connect(name))
         self.url, self._worker_url = server.url(name, OWNER), server.url(name, ACCOUNT)
-        self.conn = stack.enter_context(psycopg.connect(self.url, autocommit=True))
+        self.conn = stack.enter_context(Connection.connect(self.url, autocommit=True))
         self.sandbox = stack.enter_context(Sandbox(people=False))
         self.sandbox.metactf.add_account(ALAN, role="coach", email="alan@example.org")
         self.sandbox.metactf.add_account(KIM, email="kim@school.example.org")
@@ -110,7 +109,7 @@ class World(ScriptedWorld):
                         self.conn.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
                 if self.one("SELECT count(*) FROM job_queue WHERE status = 'running'"):
                     return False
-                advance(self.conn, delta)
+                self.conn.advance(delta)
                 self.conn.execute("SELECT pg_notify('public.job_queue', '')")
                 # A runner that waits for the lock takes its time after it.
                 self.shifted += delta.total_seconds()

@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -189,11 +188,11 @@ def test_a_hostile_error_reaches_no_log_line_raw(
 
 @pytest.mark.parametrize("how", ["restart", "crash"])
 def test_a_worker_outlives_a_restart_of_the_database(database_url: str, postgres: PostgresServer, how: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as before:
+    with Connection.connect(database_url, autocommit=True) as before:
         # The tests' server trades durability for speed, and after a crash nothing but durability is in question.
         name = sql.Identifier(before.info.dbname)
         before.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = on").format(name))
-    with psycopg.connect(database_url, autocommit=True) as before:
+    with Connection.connect(database_url, autocommit=True) as before:
         producer.enqueue_many(before, [NewJob("work", {"number": number}) for number in range(200)], actor=ACTOR)
     seen: list[int] = []
 
@@ -208,7 +207,7 @@ def test_a_worker_outlives_a_restart_of_the_database(database_url: str, postgres
         else:
             postgres.crash()
             postgres.start()
-        with psycopg.connect(database_url, autocommit=True) as after:
+        with Connection.connect(database_url, autocommit=True) as after:
             until(lambda: len(tokens(after, "succeeded")) == 200, "the rest")
             late = enqueue(after, "work")
             until(lambda: outcomes(after, late.id) == ["succeeded"], "a job from after the restart")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Iterator
-from typing import Any, LiteralString
+from typing import LiteralString
 
 import psycopg
 import pytest
@@ -19,6 +19,7 @@ from jobdeck.core.read.pages.overview import DatabaseFigures
 from jobdeck.core.settings import Settings
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.waiting import until
 
 AWAY = "postgresql://bob:hunter2@127.0.0.1:1/gone"
@@ -46,7 +47,7 @@ def trouble(url: str) -> Trouble:
     return found
 
 
-def test_the_figures_are_those_of_the_database(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_the_figures_are_those_of_the_database(database_url: str, conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type, run_at, created_at) SELECT 'a', t, t"
                  " FROM (SELECT now() - interval '50 minutes' FROM generate_series(1, 3)) AS waiting (t)")  # fmt: skip
     member = only(database_url)
@@ -103,7 +104,7 @@ def test_a_database_without_the_schema_names_the_command(empty_database_url: str
     ],
 )
 def test_a_database_of_another_version_names_the_remedy(
-    database_url: str, conn: psycopg.Connection[Any], change: LiteralString, brief: str
+    database_url: str, conn: Connection, change: LiteralString, brief: str
 ) -> None:
     conn.execute(change)
     found = trouble(database_url)
@@ -118,7 +119,7 @@ def test_a_role_without_rights_is_told_what_it_lacks(database_url: str, people: 
 
 
 def test_a_statement_that_waits_for_a_lock_ends_and_the_database_is_slow(
-    database_url: str, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fleet, "STATEMENT_SECONDS", 0.2)
     with conn.transaction():
@@ -145,7 +146,7 @@ def test_a_database_that_comes_back_is_read_again(database_url: str, postgres: P
     member.close()
 
 
-def test_a_schema_that_is_installed_meanwhile_is_seen(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_a_schema_that_is_installed_meanwhile_is_seen(database_url: str, conn: Connection) -> None:
     conn.execute("ALTER TABLE jobdeck_schema RENAME TO hidden")
     member = only(database_url)
     assert word(member.read()) == "unusable"

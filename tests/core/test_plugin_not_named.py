@@ -17,7 +17,7 @@ from jobdeck.core.read.verdict.health import health
 from tests.core.cli.support import ROOT, Jobdeck, environment
 from tests.core.http.support import opened
 from tests.support.health import announce, findings
-from tests.support.queue import Connection, add, job_row, run_rows
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 
 TYPE = "game_platform_sync"
@@ -58,7 +58,7 @@ def test_an_installation_is_refused_with_it(jobdeck: Jobdeck) -> None:
 def test_health_warns_and_jobs_of_its_types_that_are_due_are_a_finding_of_their_own(conn: Connection) -> None:
     announce(conn, types=["alpha"])
     assert evidence(conn) == ("warning", WORDS)
-    add(conn, TYPE)
+    conn.add(TYPE)
     assert evidence(conn) == ("warning", WORDS)
     assert [one.subject for one in findings(conn, "cannot run")] == [TYPE]
     announce(conn, "competition-1", types=[TYPE])
@@ -67,7 +67,7 @@ def test_health_warns_and_jobs_of_its_types_that_are_due_are_a_finding_of_their_
 
 def test_it_is_the_first_of_findings_that_are_as_bad(conn: Connection) -> None:
     announce(conn, types=["alpha"])
-    add(conn, TYPE)
+    conn.add(TYPE)
     found = health().run(conn).findings
     assert [one.signal for one in found[:2]] == ["plugins", "cannot run"]
     assert {one.verdict for one in found[:2]} == {Verdict.WARNING}
@@ -75,11 +75,11 @@ def test_it_is_the_first_of_findings_that_are_as_bad(conn: Connection) -> None:
 
 @pytest.mark.slow
 def test_a_worker_says_it_first_and_runs_the_jobs_of_other_types(jobdeck: Jobdeck, conn: Connection) -> None:
-    mine, theirs = add(conn, "cli_echo"), add(conn, TYPE)
+    mine, theirs = conn.add("cli_echo"), conn.add(TYPE)
     ran = jobdeck("worker", "--drain")
     assert WORDS.partition(". ")[0] in ran.err.splitlines()[0]
-    assert [run["outcome"] for run in run_rows(conn, mine.id)] == ["succeeded"]
-    assert job_row(conn, theirs.id)["status"] == "pending"
+    assert [run["outcome"] for run in conn.run_rows(mine.id)] == ["succeeded"]
+    assert conn.job_row(theirs.id)["status"] == "pending"
 
 
 @pytest.mark.slow

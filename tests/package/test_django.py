@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from tests.package.environments import ROOT, Environment
@@ -58,7 +57,7 @@ def project(
 
 @pytest.fixture
 def admin(empty_database_url: str) -> Iterator[Connection]:
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         yield conn
 
 

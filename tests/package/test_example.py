@@ -19,7 +19,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
-import psycopg
 import pytest
 
 from tests.package.environments import ROOT, Environment
@@ -123,7 +122,7 @@ def shop(for_shop: Environment, empty_database_url: str, tmp_path: Path, vendors
 
 @pytest.fixture
 def admin(empty_database_url: str) -> Iterator[Connection]:
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         yield conn
 
 

@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 import jobdeck
 from jobdeck.core.registry import Admission
 from tests.package import pages, reference
 from tests.package.environments import ROOT, Environment
-from tests.support.queue import Connection, is_queued, job_row, value
+from tests.support.queue import Connection
 
 HEAVY = {"psycopg", "pydantic", "click", "textual", "rich", "starlette", "uvicorn", "httpx", "sentry_sdk", "jinja2",
          "mcp", "opentelemetry", "aiohttp", "textual_serve"}  # fmt: skip
@@ -47,7 +46,7 @@ def judged(params: Greeting, ctx: jobdeck.JobContext) -> None: ...
 @pytest.fixture
 def own(database_url: str) -> Any:
     """A connection as an application has it: without autocommit."""
-    with psycopg.connect(database_url) as connection:
+    with Connection.connect(database_url) as connection:
         yield connection
 
 
@@ -112,12 +111,12 @@ def test_the_queue_without_extras_requires_six_packages() -> None:
 
 def test_a_job_joins_the_callers_transaction(own: Connection, conn: Connection) -> None:
     ticket = jobdeck.enqueue(own, "api_greet", Greeting(to_whom="Ada"))
-    assert not is_queued(conn, ticket.job_id)
+    assert not conn.is_queued(ticket.job_id)
     own.rollback()
-    assert not is_queued(own, ticket.job_id)
+    assert not own.is_queued(ticket.job_id)
     ticket = jobdeck.enqueue(own, "api_greet", {"toWhom": "Ada"})
     own.commit()
-    row = job_row(conn, ticket.job_id)
+    row = conn.job_row(ticket.job_id)
     assert (row["payload"], row["max_attempts"], row["concurrency_key"]) == ({"toWhom": "Ada"}, 3, "api_greet")
 
 
@@ -125,10 +124,10 @@ def test_many_jobs_join_the_callers_transaction_too(own: Connection, conn: Conne
     greetings = [Greeting(to_whom="Ada", times=times) for times in range(3)]
     assert len(jobdeck.enqueue_many(own, "api_greet", greetings)) == 3
     own.rollback()
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
     ids = jobdeck.enqueue_many(own, "api_greet", greetings, priority=7, max_attempts=2)
     own.commit()
-    rows = [job_row(conn, job_id) for job_id in ids]
+    rows = [conn.job_row(job_id) for job_id in ids]
     assert [(row["payload"]["times"], row["priority"], row["max_attempts"]) for row in rows] == [
         (times, 7, 2) for times in range(3)
     ]
@@ -142,9 +141,9 @@ def test_the_options_reach_the_row(conn: Connection) -> None:
     series = jobdeck.enqueue(
         conn, "api_greet", {"toWhom": "Ada"}, every_minutes=15, concurrency_key="ada", actor="billing"
     )
-    row = job_row(conn, series.job_id)
+    row = conn.job_row(series.job_id)
     assert (row["recurrence_interval_minutes"], row["concurrency_key"]) == (15, "ada")
-    assert job_row(conn, first.job_id)["run_at"] == tomorrow
+    assert conn.job_row(first.job_id)["run_at"] == tomorrow
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(conn: Connection) -> None:
@@ -155,7 +154,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(conn: Connectio
     assert set(refused.value.problems) == {"to", "toWhom"}
     with pytest.raises(jobdeck.InvalidPayload, match="nobody"):
         jobdeck.enqueue_many(conn, "api_judged", [{"toWhom": "Ada"}, {"toWhom": "nobody"}])
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 
 @pytest.mark.slow

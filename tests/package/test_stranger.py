@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -114,7 +113,7 @@ class Stranger:
 
 @pytest.fixture
 def admin(empty_database_url: str) -> Iterator[Connection]:
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         conn.execute(SQL.read_text(encoding="utf-8").encode())
         yield conn
 

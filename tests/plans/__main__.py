@@ -18,10 +18,11 @@ from typing import Final
 import psycopg
 
 from jobdeck.core.schema import install_schema
-from tests.plans.operations import Connection, cost, problems
+from tests.plans.operations import cost, problems
 from tests.plans.queues import OPERATIONS, SMALL, STATES, is_judged, size_of
 from tests.support.plans import Cost, fill, set_to_work
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 GIVE_UP_AFTER: Final = 120
 """The seconds after which a statement is given up."""

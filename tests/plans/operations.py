@@ -7,11 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
-
 from tests.support.plans import Cost, cost_of
-
-Connection = psycopg.Connection[Any]
+from tests.support.queue import Connection
 
 CROWD: Final = UUID("00000000-0000-7000-8001-000000000007")
 FAILED: Final = UUID("00000000-0000-7000-8006-000000000001")

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Final
 
 from jobdeck.core.schema import install_schema
-from tests.plans.operations import Connection, Operation, cost, problems
+from tests.plans.operations import Operation, cost, problems
 from tests.plans.reads import READS
 from tests.plans.writes import WRITES
 from tests.support.plans import Size, fill, set_to_work
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 OPERATIONS: Final = WRITES | READS
 SMALL: Final = 10_000

@@ -18,8 +18,9 @@ from jobdeck.core.read.pages import flows, overview, series
 from jobdeck.core.read.runs.ran_twice import ran_twice, run_report
 from jobdeck.core.read.stats import backlog, error_groups, figures, run_times
 from jobdeck.core.read.verdict.health import health
-from tests.plans.operations import CROWD, EVERY_TYPE, REMOVED, Connection, Operation
+from tests.plans.operations import CROWD, EVERY_TYPE, REMOVED, Operation
 from tests.support.health import announce
+from tests.support.queue import Connection
 
 
 def _last_of_the_crowd(conn: Connection) -> tuple[Any, ...]:

@@ -9,8 +9,9 @@ from uuid import UUID
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, presence, producer
 from jobdeck.core.queue.producers import series
-from tests.plans.operations import CROWD, EVERY_TYPE, FAILED, REMOVED, Connection, Operation
+from tests.plans.operations import CROWD, EVERY_TYPE, FAILED, REMOVED, Operation
 from tests.support.plans import FIRST, LEASE, WORKER
+from tests.support.queue import Connection
 
 RETRIES: Final = {"retry_base": 30.0, "retry_cap": 3600.0}
 

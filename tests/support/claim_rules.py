@@ -10,7 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from jobdeck.core.model import ClaimedJob
-from tests.support.queue import Connection, Row, rows
+from tests.support.queue import Connection, Row
 
 CANARY = 101
 """The priority under which a canary is claimed."""
@@ -29,14 +29,14 @@ class Moment:
 
     @classmethod
     def of(cls, conn: Connection) -> Moment:
-        (settings,) = rows(conn, "SELECT processing_enabled, held_by FROM job_queue_settings")
+        (settings,) = conn.rows("SELECT processing_enabled, held_by FROM job_queue_settings")
         return cls(
-            {row["id"]: row for row in rows(conn, "SELECT * FROM job_queue")},
-            {row["task_type"]: row for row in rows(conn, "SELECT * FROM job_types")},
+            {row["id"]: row for row in conn.rows("SELECT * FROM job_queue")},
+            {row["task_type"]: row for row in conn.rows("SELECT * FROM job_types")},
             settings["processing_enabled"] and settings["held_by"] is None,
-            frozenset(row["job_id"] for row in rows(conn, "SELECT job_id FROM job_canaries WHERE run_token IS NULL")),
-            tuple(rows(conn, "SELECT * FROM job_holds")),
-            frozenset(row["queue"] for row in rows(conn, "SELECT queue FROM job_paused_queues")),
+            frozenset(row["job_id"] for row in conn.rows("SELECT job_id FROM job_canaries WHERE run_token IS NULL")),
+            tuple(conn.rows("SELECT * FROM job_holds")),
+            frozenset(row["queue"] for row in conn.rows("SELECT queue FROM job_paused_queues")),
         )
 
     def is_held(self, job: Row) -> bool:

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 from typing import Final
 
-import psycopg
-
 from jobdeck.core.schema import install_schema
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "deployment.md"
 DATABASE: Final = "jobdeck"
@@ -20,7 +19,7 @@ def follow_the_page(server: PostgresServer) -> None:
     """Creates the database, the roles and the accounts of the page on a server that has none of them."""
     before, after = _statements()
     _run(server, before)
-    with psycopg.connect(address(server, OWNER), autocommit=True) as owner:
+    with Connection.connect(address(server, OWNER), autocommit=True) as owner:
         install_schema(owner, roles=True)
     _run(server, after)
 

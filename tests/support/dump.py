@@ -6,16 +6,16 @@ import base64
 import re
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
-import psycopg
 from psycopg import sql
+
+from tests.support.queue import Connection
 
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_-]{24,}={0,2}")
 _HEX = re.compile(rb"(?:\\\\x|\b)((?:[0-9a-fA-F]{2}){16,})\b")
 
 
-def dumped(conn: psycopg.Connection[Any]) -> dict[str, bytes]:
+def dumped(conn: Connection) -> dict[str, bytes]:
     """The rows of each table of every schema of the database's own, as COPY writes them, also those of partitions."""
     tables = conn.execute(
         """

@@ -19,7 +19,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.model import Filter
 from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.queue import bulk, operator
-from tests.support.queue import ACTOR, Connection, add, claim, finish_one
+from tests.support.queue import ACTOR, Connection
 
 PERSON: Final = "jane.doe@example.org"
 FORGED: Final = "FORGED LINE"
@@ -94,22 +94,22 @@ def work_a_little(conn: Connection) -> None:
     """Lets the queue and the competition work a little, so that their views have rows."""
     sample.load(conn)
     for task_type in ("cli_echo", FAILS, "cli_wait"):
-        add(conn, task_type, payload={"message": "hello"}, dedupe_key=f"key:{task_type}")
-        add(conn, task_type, payload={"message": "again"}, recurrence_interval_minutes=5)
-    add(conn, "cli_echo", schedule={"cron": "0 9 * * *", "zone": "UTC"}, dedupe_key="key:cron")
+        conn.add(task_type, payload={"message": "hello"}, dedupe_key=f"key:{task_type}")
+        conn.add(task_type, payload={"message": "again"}, recurrence_interval_minutes=5)
+    conn.add("cli_echo", schedule={"cron": "0 9 * * *", "zone": "UTC"}, dedupe_key="key:cron")
     # Only a declaration gives a series a name.
     conn.execute("UPDATE job_queue SET schedule = schedule || '{\"name\": \"nightly\"}' WHERE dedupe_key = 'key:cron'")
-    for job in claim(conn, ("cli_echo", FAILS), limit=3):
+    for job in conn.claim(("cli_echo", FAILS), limit=3):
         fails = job.task_type == FAILS
         told: dict[str, Any] = {"output": {"said": "it"}, "log": "a line", "progress": {"done": 1, "log": ["x"]}}
         if fails:
             told |= {"error": "boom", "error_kind": "Boom", "traceback": "at", "permanent": True}
-        finish_one(conn, job, "failed" if fails else "succeeded", **told)
-    claim(conn, ("cli_wait",), limit=1)
-    gone = add(conn, "cli_echo", payload={"message": "gone"})
+        conn.finish_one(job, "failed" if fails else "succeeded", **told)
+    conn.claim(("cli_wait",), limit=1)
+    gone = conn.add("cli_echo", payload={"message": "gone"})
     operator.delete(conn, [gone.id], actor=ACTOR, reason="old")
     for wanted in ("delete", "cancel"):
-        doomed = [add(conn, f"bulk_{wanted}", payload={"message": "many"}) for _ in range(3)]
+        doomed = [conn.add(f"bulk_{wanted}", payload={"message": "many"}) for _ in range(3)]
         choice = bulk.choose(conn, Filter(task_type=doomed[0].task_type), actor=ACTOR)
         assert choice is not None
         started = bulk.start(conn, choice.bulk.id, wanted, actor=ACTOR, reason="many")

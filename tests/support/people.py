@@ -49,4 +49,4 @@ class People:
         return url.replace("//jobdeck@", f"//{self.name(group)}@")
 
     def sign_in(self, url: str, group: str | None) -> Connection:
-        return psycopg.connect(self.address(url, group), autocommit=True)
+        return Connection.connect(self.address(url, group), autocommit=True)

@@ -17,6 +17,7 @@ import psycopg
 
 from jobdeck.core.postgres.binaries import server_account
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 PROCESS_ID = re.compile(rb"K\x00\x00\x00\x0c(....)", re.DOTALL)
 
@@ -102,7 +103,7 @@ def pgbouncer(program: str, server: PostgresServer, folder: Path) -> Iterator[Pa
 
 def _answers(folder: Path) -> bool:
     try:
-        psycopg.connect(f"postgresql://jobdeck@/postgres?host={folder}", prepare_threshold=None).close()
+        Connection.connect(f"postgresql://jobdeck@/postgres?host={folder}", prepare_threshold=None).close()
     except psycopg.OperationalError:
         return False
     return True

@@ -8,12 +8,13 @@ import subprocess
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import psycopg
 from psycopg import sql
 
 from jobdeck.core.postgres.binaries import Account, Binaries, find_binaries, run_tool, server_account
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, rounds
 
 ROLE = "jobdeck"
@@ -69,7 +70,7 @@ class PostgresServer:
         self._binaries = binaries
         self._account = account
         self._watchdog: subprocess.Popen[bytes] | None = None
-        self._admin: psycopg.Connection[Any] | None = None
+        self._admin: Connection | None = None
 
     @classmethod
     def start_new(cls, major: int | None = None, *, on_disk: bool = False) -> Self:
@@ -172,9 +173,9 @@ class PostgresServer:
         with self.connect() as admin:
             admin.execute("SELECT pg_reload_conf()")
 
-    def connect(self, database: str = "postgres", role: str = ROLE) -> psycopg.Connection[Any]:
+    def connect(self, database: str = "postgres", role: str = ROLE) -> Connection:
         """A connection in autocommit mode; the caller closes it."""
-        return psycopg.connect(self.url(database, role), autocommit=True)
+        return Connection.connect(self.url(database, role), autocommit=True)
 
     def create_database(self, *, template: str | None = None, owner: str = ROLE) -> str:
         """Makes a database with a name of its own, empty or a copy of `template`; returns the name."""

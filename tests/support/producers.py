@@ -26,6 +26,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 import jobdeck
+from tests.support.queue import Connection
 
 
 class Application:
@@ -69,7 +70,7 @@ class Application:
 class Psycopg(Application):
     def __init__(self, address: str, stack: ExitStack, **options: Any) -> None:
         super().__init__(address, stack)
-        self.conn = stack.enter_context(psycopg.connect(address, **options))
+        self.conn = stack.enter_context(Connection.connect(address, **options))
 
 
 class PsycopgAutocommit(Psycopg):

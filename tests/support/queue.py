@@ -19,7 +19,6 @@ from jobdeck.core.queue import leases, service
 from jobdeck.core.queue.leases import Finished
 from tests.support.waiting import PATIENCE
 
-Connection = psycopg.Connection[Any]
 Row = dict[str, Any]
 
 ACTOR = "mara@local"
@@ -31,115 +30,6 @@ OUT_OF_THE_WAY = timedelta(days=400_000)
 # A series without slots is due beyond all clocks.
 MOVED = sql.SQL("{0} = CASE WHEN {0} < '9999-12-30 00:00+00' THEN {0} + {1} ELSE {0} END")
 MOVED_LIST = sql.SQL("{0} = CASE WHEN {0} IS NOT NULL THEN ARRAY(SELECT t + {1} FROM unnest({0}) AS t ORDER BY t) END")
-
-
-def rows(conn: Connection, statement: Any, *params: Any) -> list[Row]:
-    """The rows of one statement, each by column name."""
-    with conn.cursor(row_factory=dict_row) as cursor:
-        return cursor.execute(statement, params).fetchall()
-
-
-def value(conn: Connection, statement: Any, *params: Any) -> Any:
-    """The first column of the only row of a statement."""
-    found = conn.execute(statement, params).fetchall()
-    assert len(found) == 1
-    return found[0][0]
-
-
-def now(conn: Connection) -> datetime:
-    """The database's time."""
-    found: datetime = value(conn, "SELECT clock_timestamp()")
-    return found
-
-
-def advance(conn: Connection, delta: timedelta) -> None:
-    """Lets time pass: the product has no clock to set, so everything that has happened moves into the past."""
-    with conn.transaction():
-        # Without tables that were never written to: they are most, and to ask for one costs as much as to change it.
-        tables = conn.execute(
-            """
-            SELECT c.relname, array_agg(a.attname::text), array_agg(a.atttypid = 'timestamptz[]'::regtype)
-            FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped
-            WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND starts_with(c.relname, 'job_')
-                AND a.atttypid IN ('timestamptz'::regtype, 'timestamptz[]'::regtype) AND pg_relation_size(c.oid) > 0
-            GROUP BY 1
-            """
-        ).fetchall()
-        # In two steps, because a row may land on the key of another that has still to move.
-        steps = [
-            sql.SQL("UPDATE {} SET {}").format(
-                sql.Identifier(table),
-                sql.SQL(", ").join(
-                    (MOVED_LIST if is_list else MOVED).format(sql.Identifier(name), sql.Literal(shift))
-                    for name, is_list in zip(columns, lists, strict=True)
-                ),
-            )
-            for table, columns, lists in tables
-            for shift in (-OUT_OF_THE_WAY, OUT_OF_THE_WAY - delta)
-        ]
-        conn.execute(sql.SQL("; ").join(steps))
-
-
-def add(conn: Connection, task_type: str = "alpha", **fields: Any) -> Job:
-    """Enqueues one job. A series gets a dedupe key, because two without one must differ in payload or interval."""
-    if fields.get("recurrence_interval_minutes"):
-        fields.setdefault("dedupe_key", str(uuid4()))
-    return service.enqueue(conn, NewJob(task_type=task_type, **fields), actor=ACTOR).job
-
-
-def add_waiting(conn: Connection, since: datetime, task_type: str = "alpha", **fields: Any) -> Job:
-    """Enqueues one job that has waited since this time: it was due, and in the queue."""
-    job = add(conn, task_type, run_at=since, **fields)
-    conn.execute("UPDATE job_queue SET created_at = run_at WHERE id = %s", (job.id,))
-    return replace(job, created_at=since)
-
-
-def job_row(conn: Connection, job_id: UUID) -> Row:
-    """A row of `job_queue`; fails when it is not there."""
-    found = rows(conn, "SELECT * FROM job_queue WHERE id = %s", job_id)
-    assert len(found) == 1
-    return found[0]
-
-
-def is_queued(conn: Connection, job_id: UUID) -> bool:
-    """Whether the queue holds the job."""
-    return bool(value(conn, "SELECT count(*) FROM job_queue WHERE id = %s", job_id))
-
-
-def run_rows(conn: Connection, job_id: UUID) -> list[Row]:
-    """The history of one job, oldest first."""
-    return rows(conn, "SELECT * FROM job_runs WHERE job_id = %s ORDER BY run_token, late", job_id)
-
-
-def audit_rows(conn: Connection, action: str | None = None) -> list[Row]:
-    """The audit, oldest first."""
-    return rows(conn, "SELECT * FROM job_audit WHERE %s::text IS NULL OR action = %s ORDER BY id", action, action)
-
-
-def claim(
-    conn: Connection,
-    types: Sequence[str] = ("alpha",),
-    *,
-    limit: int = 10,
-    worker: str = WORKER,
-    lease: float = LEASE,
-    fronts: Mapping[leases.Lane, leases.Front] | None = None,
-    free: int | None = None,
-) -> list[ClaimedJob]:
-    """One claim."""
-    return leases.claim(conn, worker, types, limit, lease, fronts, free=free)
-
-
-def begun(conn: Connection) -> set[UUID]:
-    """The jobs whose runs have begun."""
-    return {row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE started_at IS NOT NULL")}
-
-
-def claim_one(conn: Connection, types: Sequence[str] = ("alpha",), *, worker: str = WORKER) -> ClaimedJob:
-    """Claims the only claimable job."""
-    claimed = claim(conn, types, worker=worker)
-    assert len(claimed) == 1
-    return claimed[0]
 
 
 def report(claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> FinishedRun:
@@ -154,84 +44,185 @@ def report(claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> Fi
     return FinishedRun(**(told | fields))
 
 
-def just_stepped(conn: Connection) -> None:
-    """Makes it a minute until another worker may take over a bulk action, however slow this machine is."""
-    conn.execute("UPDATE job_bulk SET stepped_at = clock_timestamp() + interval '1 minute' WHERE state = 'running'")
-
-
-def ended_now(conn: Connection) -> None:
-    """Counts all runs as of this minute; `report` has them end in two seconds, which may be in the next one."""
-    conn.execute("UPDATE job_stat_delta SET minute = job_stat_bucket(1, now())")
-
-
 def moment(claimed: ClaimedJob) -> tuple[float, float]:
     """Start and end of a run that was over as soon as it was claimed."""
     return claimed.claimed_at.timestamp(), claimed.claimed_at.timestamp()
 
 
-def finish(conn: Connection, *runs: FinishedRun, worker: str = WORKER) -> list[Finished]:
-    """Reports runs in one batch."""
-    return leases.finish(conn, worker, runs, retry_base=BASE, retry_cap=CAP)
+class Connection(psycopg.Connection[Any]):
+    """A connection to the database of a test, with the steps that the tests of the queue share."""
 
+    def rows(self, statement: Any, *params: Any) -> list[Row]:
+        """The rows of one statement, each by column name."""
+        with self.cursor(row_factory=dict_row) as cursor:
+            return cursor.execute(statement, params).fetchall()
 
-def finish_one(conn: Connection, claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> Finished:
-    """Reports one run and returns the answer."""
-    answers = finish(conn, report(claimed, outcome, **fields))
-    assert [answer.run_token for answer in answers] == [claimed.run_token]
-    return answers[0]
+    def value(self, statement: Any, *params: Any) -> Any:
+        """The first column of the only row of a statement."""
+        found = self.execute(statement, params).fetchall()
+        assert len(found) == 1
+        return found[0][0]
 
+    def now(self) -> datetime:
+        """The database's time."""
+        found: datetime = self.value("SELECT clock_timestamp()")
+        return found
 
-def run_once(
-    conn: Connection, types: Sequence[str] = ("alpha",), outcome: str = "succeeded", **fields: Any
-) -> Finished:
-    """Claims the only claimable job and reports its run."""
-    return finish_one(conn, claim_one(conn, types), outcome, **fields)
+    def advance(self, delta: timedelta) -> None:
+        """Lets time pass: the product has no clock to set, so everything that has happened moves into the past."""
+        with self.transaction():
+            # Without tables that were never written to: they are most, and to ask for one costs as much as a change.
+            tables = self.execute(
+                """
+                SELECT c.relname, array_agg(a.attname::text), array_agg(a.atttypid = 'timestamptz[]'::regtype)
+                FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND NOT a.attisdropped
+                WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'r' AND starts_with(c.relname, 'job_')
+                    AND a.atttypid IN ('timestamptz'::regtype, 'timestamptz[]'::regtype) AND pg_relation_size(c.oid) > 0
+                GROUP BY 1
+                """
+            ).fetchall()
+            # In two steps, because a row may land on the key of another that has still to move.
+            steps = [
+                sql.SQL("UPDATE {} SET {}").format(
+                    sql.Identifier(table),
+                    sql.SQL(", ").join(
+                        (MOVED_LIST if is_list else MOVED).format(sql.Identifier(name), sql.Literal(shift))
+                        for name, is_list in zip(columns, lists, strict=True)
+                    ),
+                )
+                for table, columns, lists in tables
+                for shift in (-OUT_OF_THE_WAY, OUT_OF_THE_WAY - delta)
+            ]
+            self.execute(sql.SQL("; ").join(steps))
 
+    def add(self, task_type: str = "alpha", **fields: Any) -> Job:
+        """Enqueues one job. A series gets a dedupe key, because two without one must differ in payload or interval."""
+        if fields.get("recurrence_interval_minutes"):
+            fields.setdefault("dedupe_key", str(uuid4()))
+        return service.enqueue(self, NewJob(task_type=task_type, **fields), actor=ACTOR).job
 
-def reap(conn: Connection) -> leases.Reaped:
-    """One pass of the reaper."""
-    return leases.reap(conn, retry_base=BASE, retry_cap=CAP)
+    def add_waiting(self, since: datetime, task_type: str = "alpha", **fields: Any) -> Job:
+        """Enqueues one job that has waited since this time: it was due, and in the queue."""
+        job = self.add(task_type, run_at=since, **fields)
+        self.execute("UPDATE job_queue SET created_at = run_at WHERE id = %s", (job.id,))
+        return replace(job, created_at=since)
 
+    def job_row(self, job_id: UUID) -> Row:
+        """A row of `job_queue`; fails when it is not there."""
+        found = self.rows("SELECT * FROM job_queue WHERE id = %s", job_id)
+        assert len(found) == 1
+        return found[0]
 
-def lose(conn: Connection) -> leases.Reaped:
-    """Lets all leases run out, and reaps."""
-    advance(conn, timedelta(seconds=LEASE + 1))
-    return reap(conn)
+    def is_queued(self, job_id: UUID) -> bool:
+        """Whether the queue holds the job."""
+        return bool(self.value("SELECT count(*) FROM job_queue WHERE id = %s", job_id))
 
+    def run_rows(self, job_id: UUID) -> list[Row]:
+        """The history of one job, oldest first."""
+        return self.rows("SELECT * FROM job_runs WHERE job_id = %s ORDER BY run_token, late", job_id)
 
-def contents(conn: Connection, *tables: str, without: Sequence[str] = ()) -> dict[str, str]:
-    """The rows of each table (of all, if none is named) as lines of text in the order of the alphabet."""
-    names = tables or tuple(
-        name
-        for (name,) in conn.execute(
-            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
-            "AND NOT relispartition ORDER BY relname"
-        ).fetchall()
-    )
-    # In one statement, and without tables that were never written to: to ask for a table costs more than its rows.
-    asked = conn.execute(
-        "SELECT relname FROM pg_class WHERE (relkind <> 'r' OR pg_relation_size(oid) > 0) "
-        "AND oid = ANY (SELECT format('public.%%I', name)::regclass FROM unnest(%s::text[]) AS name)",
-        [list(names)],
-    ).fetchall()
-    row = sql.SQL("(to_jsonb(x) - {}::text[])::text").format(list(without)) if without else sql.SQL("x::text")
-    each = [
-        sql.SQL("SELECT {}, string_agg(r, chr(10) ORDER BY r) FROM (SELECT {} FROM {} AS x) AS t (r)").format(
-            name, row, sql.Identifier("public", name)
+    def audit_rows(self, action: str | None = None) -> list[Row]:
+        """The audit, oldest first."""
+        return self.rows("SELECT * FROM job_audit WHERE %s::text IS NULL OR action = %s ORDER BY id", action, action)
+
+    def claim(
+        self,
+        types: Sequence[str] = ("alpha",),
+        *,
+        limit: int = 10,
+        worker: str = WORKER,
+        lease: float = LEASE,
+        fronts: Mapping[leases.Lane, leases.Front] | None = None,
+        free: int | None = None,
+    ) -> list[ClaimedJob]:
+        """One claim."""
+        return leases.claim(self, worker, types, limit, lease, fronts, free=free)
+
+    def begun(self) -> set[UUID]:
+        """The jobs whose runs have begun."""
+        return {row["id"] for row in self.rows("SELECT id FROM job_queue WHERE started_at IS NOT NULL")}
+
+    def claim_one(self, types: Sequence[str] = ("alpha",), *, worker: str = WORKER) -> ClaimedJob:
+        """Claims the only claimable job."""
+        claimed = self.claim(types, worker=worker)
+        assert len(claimed) == 1
+        return claimed[0]
+
+    def just_stepped(self) -> None:
+        """Makes it a minute until another worker may take over a bulk action, however slow this machine is."""
+        self.execute("UPDATE job_bulk SET stepped_at = clock_timestamp() + interval '1 minute' WHERE state = 'running'")
+
+    def ended_now(self) -> None:
+        """Counts all runs as of this minute; `report` has them end in two seconds, which may be in the next one."""
+        self.execute("UPDATE job_stat_delta SET minute = job_stat_bucket(1, now())")
+
+    def finish(self, *runs: FinishedRun, worker: str = WORKER) -> list[Finished]:
+        """Reports runs in one batch."""
+        return leases.finish(self, worker, runs, retry_base=BASE, retry_cap=CAP)
+
+    def finish_one(self, claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> Finished:
+        """Reports one run and returns the answer."""
+        answers = self.finish(report(claimed, outcome, **fields))
+        assert [answer.run_token for answer in answers] == [claimed.run_token]
+        return answers[0]
+
+    def run_once(self, types: Sequence[str] = ("alpha",), outcome: str = "succeeded", **fields: Any) -> Finished:
+        """Claims the only claimable job and reports its run."""
+        return self.finish_one(self.claim_one(types), outcome, **fields)
+
+    def reap(self) -> leases.Reaped:
+        """One pass of the reaper."""
+        return leases.reap(self, retry_base=BASE, retry_cap=CAP)
+
+    def lose(self) -> leases.Reaped:
+        """Lets all leases run out, and reaps."""
+        self.advance(timedelta(seconds=LEASE + 1))
+        return self.reap()
+
+    def contents(self, *tables: str, without: Sequence[str] = ()) -> dict[str, str]:
+        """The rows of each table (of all, if none is named) as lines of text in the order of the alphabet."""
+        names = tables or tuple(
+            name
+            for (name,) in self.execute(
+                "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p') "
+                "AND NOT relispartition ORDER BY relname"
+            ).fetchall()
         )
-        for (name,) in asked
-    ]
-    found = dict(conn.execute(sql.SQL(" UNION ALL ").join(each)).fetchall()) if each else {}
-    return {name: found.get(name) or "" for name in names}
+        # In one statement, and without tables that were never written to: to ask for a table costs more than its rows.
+        asked = self.execute(
+            "SELECT relname FROM pg_class WHERE (relkind <> 'r' OR pg_relation_size(oid) > 0) "
+            "AND oid = ANY (SELECT format('public.%%I', name)::regclass FROM unnest(%s::text[]) AS name)",
+            [list(names)],
+        ).fetchall()
+        row = sql.SQL("(to_jsonb(x) - {}::text[])::text").format(list(without)) if without else sql.SQL("x::text")
+        each = [
+            sql.SQL("SELECT {}, string_agg(r, chr(10) ORDER BY r) FROM (SELECT {} FROM {} AS x) AS t (r)").format(
+                name, row, sql.Identifier("public", name)
+            )
+            for (name,) in asked
+        ]
+        found = dict(self.execute(sql.SQL(" UNION ALL ").join(each)).fetchall()) if each else {}
+        return {name: found.get(name) or "" for name in names}
 
+    @contextmanager
+    def changes_nothing(self, *, but: str = "") -> Iterator[None]:
+        """Fails when what happens inside changes any row of any table, `but` one."""
+        before = self.contents() | {but: ""}
+        yield
+        after = self.contents() | {but: ""}
+        assert after == before, {
+            name: (before.get(name), rows) for name, rows in after.items() if rows != before.get(name)
+        }
 
-@contextmanager
-def changes_nothing(conn: Connection, *, but: str = "") -> Iterator[None]:
-    """Fails when what happens inside changes any row of any table, `but` one."""
-    before = contents(conn) | {but: ""}
-    yield
-    after = contents(conn) | {but: ""}
-    assert after == before, {name: (before.get(name), rows) for name, rows in after.items() if rows != before.get(name)}
+    def until_blocked(self, pid: int, *, unless: Callable[[], bool] = lambda: False, within: float = PATIENCE) -> None:
+        """Returns once the session stands and waits for a lock that another holds, or once it need not any more."""
+        pause = threading.Event()
+        for _ in range(int(within * 100)):
+            blocked = self.value("SELECT cardinality(pg_blocking_pids(%s)) > 0", pid)
+            if blocked or unless():
+                return
+            pause.wait(0.01)
+        raise AssertionError("The session does not wait for a lock.")
 
 
 class Parallel:
@@ -246,7 +237,7 @@ class Parallel:
 
         def run(place: int, step: Callable[[Connection], Any]) -> None:
             try:
-                with psycopg.connect(self._url, autocommit=True) as conn:
+                with Connection.connect(self._url, autocommit=True) as conn:
                     barrier.wait(timeout=PATIENCE)
                     outcomes[place] = step(conn)
             except Exception as error:  # noqa: BLE001 -- raised again in the test's own thread
@@ -261,16 +252,3 @@ class Parallel:
             if isinstance(outcome, Exception):
                 raise outcome
         return outcomes
-
-
-def waits_for_a_lock(
-    conn: Connection, pid: int, *, unless: Callable[[], bool] = lambda: False, within: float = PATIENCE
-) -> None:
-    """Returns once the session stands and waits for a lock that another holds, or once it need not any more."""
-    pause = threading.Event()
-    for _ in range(int(within * 100)):
-        blocked = value(conn, "SELECT cardinality(pg_blocking_pids(%s)) > 0", pid)
-        if blocked or unless():
-            return
-        pause.wait(0.01)
-    raise AssertionError("The session does not wait for a lock.")

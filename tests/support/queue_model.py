@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
 from psycopg.rows import dict_row
 
 from jobdeck.core.model import Json, RunOutcome
 from jobdeck.core.read.jobs import counts
+from tests.support.queue import Connection
 
 Row = dict[str, Any]
 Change = dict[str, Any]
@@ -65,7 +65,7 @@ _TIMES: Final = {
 }  # fmt: skip
 
 
-def install_clock(conn: psycopg.Connection[Any]) -> None:
+def install_clock(conn: Connection) -> None:
     """Makes `move_clock(interval)`: time goes on for the queue because all that it remembers is put back."""
     updates = [
         f"UPDATE {table} SET {', '.join(f'{name} = {name} - by' for name in names)};"  # noqa: S608 -- names from above
@@ -145,7 +145,7 @@ class Reading:
         }
 
 
-def read(conn: psycopg.Connection[Any]) -> Reading:
+def read(conn: Connection) -> Reading:
     """Reads everything, and the clock last, so that whatever has happened lies before it."""
     found: dict[str, list[Row]] = {}
     with conn.cursor(row_factory=dict_row) as cursor:
@@ -480,7 +480,7 @@ def dangling(reading: Reading) -> set[tuple[UUID, UUID]]:
     }
 
 
-def broken_promises(conn: psycopg.Connection[Any], reading: Reading) -> list[str]:
+def broken_promises(conn: Connection, reading: Reading) -> list[str]:
     """What must be true at any time, and is not."""
     jobs = reading.jobs.values()
     broken = [problem for row in jobs for problem in _row_problems(row)]

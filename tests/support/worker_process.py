@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
-
+from tests.support.queue import Connection
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -26,7 +25,7 @@ def bury(url: str) -> None:
 
     The next worker takes its jobs back with the first pass of the reaper, which is at its start.
     """
-    with psycopg.connect(url, autocommit=True) as conn:
+    with Connection.connect(url, autocommit=True) as conn:
 
         def sessions() -> int:
             return conn.execute(

@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import bulk, producer
 from jobdeck.core.queue.bulk_model import Bulk
+from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.support.working import working
 from tests.terminal.pty_terminal import SHELL, SHELL_IN_SHELL, Terminal
 
 JOBDECK = ("-m", "tui")
-Connection = psycopg.Connection[Any]
 MANY = 12_000
 STOPS_AT = 6_000
 SIGHUP_CODE = 129
@@ -62,7 +60,7 @@ def unfinished(conn: Connection, database_url: str, environ: dict[str, str], req
 @contextmanager
 def held(url: str) -> Iterator[Connection]:
     """Holds the job that comes after the first 6 000 in the order of the ids."""
-    with psycopg.connect(url) as other:
+    with Connection.connect(url) as other:
         other.execute(
             """
             SELECT id FROM job_queue WHERE id = (SELECT id FROM job_queue ORDER BY id OFFSET %s LIMIT 1) FOR UPDATE

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.schema import schema_version
+from tests.support.queue import Connection
 from tests.terminal.pty_terminal import Terminal
 from tests.terminal.test_terminal import LEAVE_SCREEN
 
@@ -25,7 +24,7 @@ WAY_OUT = {
 @pytest.mark.slow
 @pytest.mark.parametrize("installed", WAY_OUT)
 def test_another_schema_ends_the_dashboard_with_one_sentence_that_says_what_to_do(
-    installed: int, conn: psycopg.Connection[Any], database_url: str, tmp_path: Path
+    installed: int, conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
     conn.execute("UPDATE jobdeck_schema SET version = %s, serves_from = '999' WHERE version = %s", (installed, NEEDED))
     environ = {"DATABASE_URL": database_url, "JOBDECK_STATE_DIR": str(tmp_path), "JOBDECK_CONFIG": ""}

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -15,6 +14,7 @@ from jobdeck.core.settings import Settings
 from tests.core.cli.support import HANDLERS, Jobdeck, environment, runner
 from tests.support.deployment import address, follow_the_page
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.waiting import becomes
 from tests.tui.live import live
 
@@ -49,13 +49,13 @@ def settings(server: PostgresServer, account: str, folder: Path) -> Settings:
 
 
 def enqueue(server: PostgresServer, account: str) -> None:
-    with psycopg.connect(address(server, account), autocommit=True) as conn:
+    with Connection.connect(address(server, account), autocommit=True) as conn:
         producer.enqueue(conn, NewJob("cli_echo"), actor=account)
 
 
 def left(server: PostgresServer) -> int:
     """The number of jobs in the queue."""
-    with psycopg.connect(address(server, ADMIN)) as conn:
+    with Connection.connect(address(server, ADMIN)) as conn:
         return len(conn.execute("SELECT FROM job_list").fetchall())
 
 

@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from textual.pilot import Pilot
 
@@ -24,6 +23,7 @@ from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.protocol import EmbeddedWorker
 from jobdeck.tui.deck import Options
 from jobdeck.tui.fleet.app import FleetApp
+from tests.support.queue import Connection
 from tests.support.waiting import becomes
 from tests.tui.fake import NOW, Clock
 from tests.tui.support import RARELY, SMALL, Held, dashboard, failed
@@ -107,7 +107,7 @@ async def shown(fleet: Sequence[Member], size: tuple[int, int] = SMALL, **given:
 
 @pytest.mark.slow
 async def test_each_database_says_what_is_wrong_with_it_while_the_others_are_shown(
-    database_url: str, empty_database_url: str, conn: psycopg.Connection[Any]
+    database_url: str, empty_database_url: str, conn: Connection
 ) -> None:
     conn.execute("INSERT INTO job_queue (task_type, run_at, created_at) SELECT 'a', t, t"
                  " FROM (SELECT now() - interval '50 minutes' FROM generate_series(1, 12)) AS waiting (t)")  # fmt: skip

@@ -13,7 +13,6 @@ import pytest
 from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.queue import operator
 from jobdeck.core.schema import check_schema, examine, install_schema, schema_text
-from tests.support import queue
 from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
@@ -62,7 +61,7 @@ def test_an_upgraded_database_is_dumped_as_a_fresh_one_and_has_kept_its_rows(
     check_schema(earlier)
     assert list(lost_rows(before, all_rows(earlier))) == []
     assert len({str(job) for job in made.values()}) == 15
-    assert queue.value(earlier, "SELECT raised_by FROM job_alarms") == "nobody"
+    assert earlier.value("SELECT raised_by FROM job_alarms") == "nobody"
     # What workers of before call goes with the next installation after they have ended.
     assert examine(earlier).waiting == (f"903 function waits for {WORKER}",)
     earlier.execute("DELETE FROM job_workers")
@@ -77,13 +76,13 @@ def test_an_upgraded_database_is_dumped_as_a_fresh_one_and_has_kept_its_rows(
 
 def test_jobs_of_before_go_on_in_every_state(earlier: Connection, upgrade: Callable[[Connection], int]) -> None:
     made = fill(earlier)
-    token = queue.value(earlier, "SELECT run_token FROM job_queue WHERE id = %s", made["running"])
+    token = earlier.value("SELECT run_token FROM job_queue WHERE id = %s", made["running"])
     upgrade(earlier)
     assert examine(earlier).altered == ()
     finish(earlier, made["running"], token)
-    assert [str(claimed.id) for claimed in queue.claim(earlier, ["blocked"])] == [str(made["blocked"])]
-    assert len(queue.claim(earlier, ["keyed"], limit=5)) == 1
-    assert [str(claimed.id) for claimed in queue.claim(earlier, ["pending"])] == [str(made["pending"])]
+    assert [str(claimed.id) for claimed in earlier.claim(["blocked"])] == [str(made["blocked"])]
+    assert len(earlier.claim(["keyed"], limit=5)) == 1
+    assert [str(claimed.id) for claimed in earlier.claim(["pending"])] == [str(made["pending"])]
     assert all(answer.ok for answer in operator.retry(earlier, [made["failed"]], actor="mara@local"))
     assert all(answer.ok for answer in operator.restore(earlier, [made["deleted"]], actor="mara@local"))
 
@@ -108,13 +107,13 @@ def test_the_queue_goes_on_while_an_online_migration_waits_for_a_row(
     earlier.execute("ALTER TABLE job_alarms ADD COLUMN raised_by text")
     free = create(earlier, "free")
     with (
-        psycopg.connect(database_url) as editor,
-        psycopg.connect(database_url, autocommit=True) as installer,
+        Connection.connect(database_url) as editor,
+        Connection.connect(database_url, autocommit=True) as installer,
     ):
         editor.execute("SELECT FROM job_alarms FOR UPDATE")
         installation = threading.Thread(target=upgrade, args=(installer,))
         installation.start()
-        queue.waits_for_a_lock(earlier, installer.info.backend_pid)
+        earlier.until_blocked(installer.info.backend_pid)
         earlier.execute("SET lock_timeout = '5s'")
         assert [job for job, _ in claim(earlier, "free")] == [free]
         editor.rollback()

@@ -182,7 +182,7 @@ class RunningWorker:
 
     def _run(self) -> None:
         try:
-            with psycopg.connect(self._url, autocommit=True) as conn:
+            with Connection.connect(self._url, autocommit=True) as conn:
                 while not self._stopping:
                     for job, token in self._sent(lambda: claim(conn, self._task_type, 3)):
                         self._sent(lambda: finish(conn, job, token))  # noqa: B023 -- called at once

@@ -13,7 +13,6 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.alerts import sentry_events
@@ -23,6 +22,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import requests, service
 from jobdeck.core.registry import Done
 from jobdeck.core.schedules import Cron, Every, Schedule
+from tests.support.queue import Connection
 from tests.support.serving import Quiet, serving
 from tests.support.waiting import PATIENCE
 from tests.support.working import drain, enqueue, job_type, outcomes, quick_settings
@@ -85,7 +85,7 @@ def run(url: str, dsn: str | None) -> None:
 
 @pytest.mark.slow
 def test_one_alert_per_job_that_failed_for_good_and_none_for_an_attempt_that_is_retried(
-    database_url: str, conn: psycopg.Connection[Any]
+    database_url: str, conn: Connection
 ) -> None:
     exhausted = enqueue(conn, "fail", max_attempts=3)
     permanent = enqueue(conn, "fail", payload={"number": 1})
@@ -108,14 +108,14 @@ def test_one_alert_per_job_that_failed_for_good_and_none_for_an_attempt_that_is_
     ]
 
 
-def test_a_cycle_of_a_series_that_failed_for_good_alerts_too(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_a_cycle_of_a_series_that_failed_for_good_alerts_too(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fail", payload={"number": 1}, recurrence_interval_minutes=60)
     with receiving() as server:
         run(database_url, server.dsn)
     assert len(server.events) == 1
 
 
-def test_a_monitor_knows_minutes_and_expressions_of_five_fields(conn: psycopg.Connection[Any]) -> None:
+def test_a_monitor_knows_minutes_and_expressions_of_five_fields(conn: Connection) -> None:
     def monitored(schedule: Schedule) -> Any:
         new = requests.scheduled(NewJob("fail", dedupe_key=str(schedule)), schedule, datetime.now(UTC))
         return sentry_events.monitored(service.enqueue(conn, new, actor="test").job)
@@ -129,7 +129,7 @@ def test_a_monitor_knows_minutes_and_expressions_of_five_fields(conn: psycopg.Co
     assert [monitored(schedule) for schedule in (Every(seconds=30), Cron("*/5 * * * * *"))] == [None, None]
 
 
-def test_an_alert_holds_the_failure_and_nothing_private(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_an_alert_holds_the_failure_and_nothing_private(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fail", payload={"number": 1})
     enqueue(conn, "fail", max_attempts=1)
     with receiving() as server:
@@ -169,7 +169,7 @@ def test_whatever_an_event_holds_is_scrubbed_before_it_is_sent() -> None:
 
 @pytest.mark.parametrize("dsn", ["http://public@127.0.0.1:1/1", "not a dsn", None], ids=["away", "unusable", "unset"])
 def test_a_job_fails_in_the_same_way_whatever_becomes_of_its_alert(
-    database_url: str, conn: psycopg.Connection[Any], dsn: str | None
+    database_url: str, conn: Connection, dsn: str | None
 ) -> None:
     enqueue(conn, "fail", max_attempts=1)
     enqueue(conn, "fine")
@@ -177,7 +177,7 @@ def test_a_job_fails_in_the_same_way_whatever_becomes_of_its_alert(
     assert sorted(outcomes(conn)) == ["failed", "succeeded"]
 
 
-def test_a_receiver_in_trouble_is_no_trouble(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_a_receiver_in_trouble_is_no_trouble(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fail", max_attempts=1)
     with receiving() as server:
         server.answer = 500

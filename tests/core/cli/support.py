@@ -18,7 +18,7 @@ import pytest
 from jobdeck.core.cli.app import main
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
-from tests.support.queue import Connection, contents
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -116,4 +116,4 @@ def enqueued(conn: Connection, task_type: str = "cli_echo", **payload: Any) -> U
 
 def everything(conn: Connection) -> dict[str, list[str]]:
     """All rows of all tables, as text."""
-    return {name: text.splitlines() for name, text in contents(conn).items()}
+    return {name: text.splitlines() for name, text in conn.contents().items()}

@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.model import FinishedRun, RunOutcome
 from jobdeck.core.queue import leases
 from tests.core.cli.support import Jobdeck, enqueued, everything
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 
 
 def statuses(conn: Connection) -> dict[UUID, str]:
@@ -52,7 +52,7 @@ def test_each_id_gets_its_own_answer_and_one_refusal_is_exit_code_1(jobdeck: Job
 def test_a_running_job_is_neither_retried_nor_deleted(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     leases.claim(conn, "a worker", ["cli_echo"], 1, 60)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         for verb in ("retry", "delete"):
             ran = jobdeck(verb, str(job), "--yes", "--json")
             assert ran.code == 1
@@ -82,7 +82,7 @@ def test_more_than_one_job_needs_yes_and_says_so_without_changing_anything(
 @pytest.mark.slow
 def test_every_deletion_needs_yes_and_can_be_undone(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("delete", str(job)).refused(1, "1 job", "--yes")
     assert jobdeck("delete", str(job), "--yes").code == 0
     assert statuses(conn) == {}
@@ -108,7 +108,7 @@ def test_run_again_of_several_jobs_needs_yes_and_another_payload_is_for_one_job(
     for job in leases.claim(conn, "a worker", ["cli_echo"], 2, 60):
         run = FinishedRun(job.id, job.run_token, RunOutcome.SUCCEEDED, 0, 0)
         leases.finish(conn, "a worker", [run], retry_base=1, retry_cap=1)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("run-again", *ids).refused(1, "run again 2 jobs", "--yes", "--dry-run")
         jobdeck("run-again", *ids, "--yes", "--payload", "{}").refused(2, "--payload")
         jobdeck("run-again").refused(2, "ID")
@@ -138,7 +138,7 @@ def test_what_names_no_job_is_refused(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
     enqueued(conn, message="hello")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*arguments).refused(code, *words)
 
 
@@ -170,7 +170,7 @@ def test_a_standard_input_that_cannot_be_meant_is_refused_and_changes_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     enqueued(conn, message="hello")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         monkeypatch.setattr("sys.stdin", io.StringIO(text))
         ran = jobdeck("cancel", *given, "--yes")
         assert ran.code == 2
@@ -192,7 +192,7 @@ def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_job
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
     first, second = enqueued(conn, message="hello"), enqueued(conn, message="hello")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("cancel", first.hex[:4]).refused(2, str(first), str(second))
     assert jobdeck("cancel", str(first)[:35]).code == 0
     assert statuses(conn) == {first: "cancelled", second: "pending"}
@@ -201,7 +201,7 @@ def test_the_beginning_of_an_id_names_its_job_and_an_ambiguous_one_lists_the_job
 @pytest.mark.slow
 def test_a_version_that_has_passed_is_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         ran = jobdeck("cancel", str(job), "--if-version", "99", "--json")
         assert ran.code == 1
         assert "has changed and is now" in ran.data["results"][0]["message"]
@@ -240,14 +240,14 @@ def test_an_edit_that_does_not_fit_is_refused(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
     job = enqueued(conn, message="hello")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("edit", str(job), *arguments).refused(code, *words)
 
 
 def test_an_edit_to_what_a_job_is_already_succeeds_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, message="hello")
     assert jobdeck("edit", str(job), "--priority", "3").code == 0
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         told = jobdeck("edit", str(job), "--priority", "3", "--json")
         assert (told.code, told.data["results"][0]["message"]) == (0, "Nothing to change.")
         assert jobdeck("edit", str(job), "--priority", "3", "--if-version", "99").code == 1
@@ -276,7 +276,7 @@ def test_run_again_enqueues_a_copy_with_the_key_and_the_attempts_of_the_job_and_
         """,
         (job.id, job.run_token),
     )
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         refused = jobdeck("retry", str(job.id), "--json")
         assert refused.code == 1
         assert f"jobdeck run-again {job.id}" in refused.data["results"][0]["message"]

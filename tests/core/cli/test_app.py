@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -21,7 +20,7 @@ from jobdeck.core import schema
 from jobdeck.core.cli.app import COMMANDS, PURPOSES, commands, main
 from jobdeck.core.plugins import use_plugins
 from tests.core.cli.support import ROOT, Jobdeck, environment, finish, ran_alone, runner, started
-from tests.support.queue import Connection, changes_nothing, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 
 NOWHERE = "postgresql://someone:hunter2@127.0.0.1:1/nowhere"
@@ -294,7 +293,7 @@ def test_init_with_roles_creates_them_and_grants_them_their_rights(jobdeck: Jobd
             "SELECT has_table_privilege('own_viewer', 'job_list', 'select'), has_function_privilege(%s, %s, 'execute')"
         )
         claims = "SELECT oid::regprocedure::text FROM pg_proc WHERE proname = 'job_queue_claim' AND pronargs > 1"
-        claim = value(conn, claims)
+        claim = conn.value(claims)
         assert conn.execute(may, ["own_worker", claim]).fetchone() == (True, True)
         assert conn.execute(may, ["own_operator", claim]).fetchone() == (True, False)
         short = "job_queue_enqueue(text, jsonb, timestamptz, integer)"
@@ -324,7 +323,7 @@ def test_a_queue_works_in_a_schema_of_its_own(
         assert [job["task_type"] for job in offline("jobs", "--json").data["jobs"]] == ["cli_echo"]
         assert "succeeded" in offline("run-worker").out
         assert offline("jobs", "--json").data["jobs"] == []
-    with psycopg.connect(empty_database_url) as conn:
+    with Connection.connect(empty_database_url) as conn:
         assert conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
 
 
@@ -341,7 +340,7 @@ def test_a_role_that_may_only_look_is_told_so(jobdeck: Jobdeck, conn: Connection
         as_looker = ["--database-url", make_conninfo(database_url, user="looker")]
         assert jobdeck("jobs", *as_looker).code == 0
         assert jobdeck("status", *as_looker).code == 0
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             jobdeck("pause", *as_looker).refused(1, "may not", "own_operator")
             jobdeck("enqueue", "cli_echo", *as_looker).refused(1, "may not")
     finally:
@@ -356,7 +355,7 @@ def test_a_connection_that_is_lost_half_way_is_exit_code_3_and_says_what_is_unkn
         connection.execute("SELECT pg_terminate_backend(pg_backend_pid())")
 
     monkeypatch.setattr("jobdeck.core.queue.operator.pause", severed)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("pause", "--reason", "x").refused(3, "lost", "before you repeat")
 
 

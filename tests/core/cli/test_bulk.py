@@ -13,7 +13,7 @@ from jobdeck.core.model import ActionResult
 from jobdeck.core.queue import bulk, leases, operator
 from jobdeck.core.read.filters import parse_filter
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import Connection, audit_rows, changes_nothing
+from tests.support.queue import Connection
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def test_a_dry_run_of_a_retry_says_what_starts_then(jobdeck: Jobdeck, conn: Conn
         enqueued(conn, "cli_refuse")
     jobdeck("run-worker", "--limit", "10")
     enqueued(conn, "cli_refuse")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         told = jobdeck("retry", "--filter", "type:cli_refuse status:failed", "--dry-run", "--json")
     assert told.data["starts"]["jobs"] == jobs + 1
     assert f"With what is due of these types: {jobs + 1} jobs start, no worker handles them." in told.err
@@ -42,7 +42,7 @@ def test_a_dry_run_of_a_retry_says_what_starts_then(jobdeck: Jobdeck, conn: Conn
 @pytest.mark.slow
 def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = [enqueued(conn, message="x") for _ in range(5)]
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("cancel", "--filter", "type:cli_echo").refused(1, "5 jobs", "--yes")
         told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
         assert told["jobs"] == 5
@@ -51,7 +51,7 @@ def test_more_jobs_than_one_statement_takes_become_a_bulk_action(jobdeck: Jobdec
     assert (ran.data["state"], ran.data["done"], ran.data["refused"]) == ("finished", 5, 0)
     assert "a worker finishes it" in ran.err
     assert statuses(conn) == ["cancelled"] * 5
-    assert {row["reason"] for row in audit_rows(conn, "cancel")} == {"bad data"}
+    assert {row["reason"] for row in conn.audit_rows("cancel")} == {"bad data"}
     listed = jobdeck("bulk", "list", "--json").data["bulks"]
     assert [(one["action"], one["words"], one["done"]) for one in listed] == [("cancel", "type:cli_echo", 5)]
     shown = jobdeck("bulk", "show", ran.data["bulk"][-8:], "--json").data
@@ -87,7 +87,7 @@ def test_a_dry_run_of_many_jobs_answers_for_each_and_locks_few_at_a_time(
 
     monkeypatch.setattr(operator, "cancel", counted)
     ids = sorted(str(job) for job in [enqueued(conn, message="x") for _ in range(5)])
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         told = jobdeck("cancel", "--filter", "type:cli_echo", "--dry-run", "--json").data
         assert sorted(answer["id"] for answer in told["results"]) == ids
         assert {answer["message"] for answer in told["results"]} == {"It would be cancelled."}

@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.queue import operator
 from jobdeck.core.registry import load
 from tests.core.cli.support import HANDLERS, Jobdeck, enqueued, everything
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.support.working import working
 
@@ -55,7 +55,7 @@ def test_without_wait_it_answers_that_it_was_asked_for(jobdeck: Jobdeck, conn: C
 
 def test_without_a_worker_it_is_refused_and_nothing_changes(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         ran = jobdeck("retry", "--canary", str(job), "--wait")
         assert ran.code == 1
         assert "No live worker handles cli_echo. Nothing was changed." in ran.out

@@ -17,14 +17,14 @@ from jobdeck.core.cli.commands.run.demo import (
 from jobdeck.core.model import Status
 from jobdeck.core.queue import operator
 from jobdeck.core.read import jobs
-from tests.support.queue import ACTOR, Connection, claim
+from tests.support.queue import ACTOR, Connection
 
 
 @pytest.mark.slow
 def test_many_types_run_at_once_one_is_at_its_limit_one_is_paused_and_a_flow_waits(conn: Connection) -> None:
     enqueue_demo_jobs(conn)
     pause_newsletters(conn)
-    running = [job.task_type for job in claim(conn, registry.load([HANDLERS]).names, limit=50)]
+    running = [job.task_type for job in conn.claim(registry.load([HANDLERS]).names, limit=50)]
     assert {*SERIES, "demo_import_catalogue", "demo_resize_photos", CLOSING[0]} <= set(running)
     assert running.count("demo_resize_photos") == 1
     assert NEWSLETTER not in running

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 import pytest
@@ -13,6 +12,7 @@ from jobdeck.core.postgres import inspection
 from tests.core.cli.support import Jobdeck
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 SignIn = Callable[[str | None], str]
 
@@ -50,7 +50,7 @@ def test_who_has_the_right_is_read_from_the_database(
 ) -> None:
     role = as_member(group)
     url = database_url.replace("//jobdeck@", f"//{role}@")
-    with psycopg.connect(url, autocommit=True) as conn:
+    with Connection.connect(url, autocommit=True) as conn:
         with pytest.raises(psycopg.Error) as refused:
             conn.execute(statement.encode())
         found = inspection.denial(conn, str(refused.value))
@@ -75,7 +75,7 @@ def test_a_member_of_no_group_is_told_so(jobdeck: Jobdeck, as_member: SignIn) ->
 
 @pytest.mark.slow
 def test_doctor_says_that_a_role_cannot_see_the_transactions_of_others(
-    jobdeck: Jobdeck, as_member: SignIn, postgres: PostgresServer, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, as_member: SignIn, postgres: PostgresServer, conn: Connection
 ) -> None:
     role = as_member("job_viewer")
 

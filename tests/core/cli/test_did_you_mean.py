@@ -6,7 +6,7 @@ import pytest
 
 from jobdeck.core.queue import operator
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import Connection, changes_nothing, claim_one, finish_one
+from tests.support.queue import Connection
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ from tests.support.queue import Connection, changes_nothing, claim_one, finish_o
 def test_an_unknown_word_is_refused_with_the_nearest_one(
     jobdeck: Jobdeck, conn: Connection, line: str, said: str
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         ran = jobdeck(*line.split())
         assert ran.code in {1, 2}
         ran.refused(ran.code, said)
@@ -45,7 +45,7 @@ def test_an_unknown_word_is_refused_with_the_nearest_one(
 )
 def test_a_filter_with_an_unknown_type_is_refused(jobdeck: Jobdeck, conn: Connection, arguments: list[str]) -> None:
     enqueued(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*arguments).refused(2, 'Unknown task type "cli_ecko"; did you mean "cli_echo"?')
 
 
@@ -57,7 +57,7 @@ def test_the_nearest_type_may_be_one_that_only_the_database_knows(jobdeck: Jobde
 def test_a_type_without_a_handler_is_known_while_the_database_holds_it(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn, "webhook_push")
     assert jobdeck("jobs", "--type", "webhook", "--status", "failed").out == "No jobs.\n"
-    finish_one(conn, claim_one(conn, ["webhook_push"]))
+    conn.finish_one(conn.claim_one(["webhook_push"]))
     operator.delete(conn, [job], actor="test")
     assert jobdeck("cancel", "--filter", "type:webhook_push").out == "No job matches.\n"
 

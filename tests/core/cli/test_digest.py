@@ -9,15 +9,15 @@ import pytest
 from jobdeck.core.queue import operator, presence
 from tests.core.cli.support import Jobdeck
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, add, advance, run_once
+from tests.support.queue import ACTOR, Connection
 
 
 def shift(conn: Connection) -> None:
     """One success, one failure that was retried, a pause with a reason, a cycle that went wrong."""
-    add(conn)
-    run_once(conn)
-    failed = add(conn, max_attempts=1)
-    run_once(conn, outcome="failed", error="MetaCTF answered 503", error_kind="vendor")
+    conn.add()
+    conn.run_once()
+    failed = conn.add(max_attempts=1)
+    conn.run_once(outcome="failed", error="MetaCTF answered 503", error_kind="vendor")
     operator.retry(conn, [failed.id], actor=ACTOR)
     operator.pause(conn, reason="vendor is down", actor=ACTOR)
     run_id = presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
@@ -44,8 +44,8 @@ def test_partial_and_continued_runs_are_told_apart_from_those_that_succeeded(
     operator.resume(conn, actor=ACTOR)
     for outcome in ("partial", "partial", "continued"):
         conn.execute("DELETE FROM job_queue")
-        add(conn)
-        run_once(conn, outcome=outcome, checkpoint={})
+        conn.add()
+        conn.run_once(outcome=outcome, checkpoint={})
     data = jobdeck("digest", "--json").data
     counted = [data[name] for name in ("succeeded", "partial", "continued", "troubled", "failed")]
     assert counted == [1, 2, 1, 0, 1]
@@ -66,7 +66,7 @@ def test_as_json_it_has_the_same_and_says_what_is_new(jobdeck: Jobdeck, conn: Co
 @pytest.mark.slow
 def test_it_looks_back_as_far_as_it_is_told(jobdeck: Jobdeck, conn: Connection) -> None:
     shift(conn)
-    advance(conn, timedelta(hours=9))
+    conn.advance(timedelta(hours=9))
     assert jobdeck("digest", "--json").data["actions"] == []
     wider = jobdeck("digest", "--since", "12h", "--json").data
     assert len(wider["actions"]) == 2
@@ -94,8 +94,8 @@ def test_hostile_names_come_out_harmless(
 def test_actions_and_pauses_are_all_there_beside_more_audit_rows_than_a_list_holds(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
-    failed = add(conn, max_attempts=1)
-    run_once(conn, outcome="failed", error="the vendor answered 503", error_kind="vendor")
+    failed = conn.add(max_attempts=1)
+    conn.run_once(outcome="failed", error="the vendor answered 503", error_kind="vendor")
     announce(conn)
     operator.pause(conn, reason="vendor is down", actor=ACTOR)
     operator.ask_canary(conn, failed.id, actor=ACTOR)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,7 +14,7 @@ from psycopg.types.json import Jsonb
 from jobdeck.core.schema import install_schema
 from tests.core.cli.support import Jobdeck
 from tests.support.health import announce
-from tests.support.queue import add, advance, claim_one, finish_one, lose, run_once
+from tests.support.queue import Connection
 
 
 def verdicts(jobdeck: Jobdeck) -> dict[str, tuple[str, str]]:
@@ -34,7 +33,7 @@ def test_a_sound_database_is_exit_code_0(jobdeck: Jobdeck) -> None:
 
 @pytest.mark.slow
 def test_a_declared_series_whose_type_was_removed_with_its_schedule_is_named_before_it_is_due(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     daily = {
         "name": "nightly",
@@ -63,7 +62,7 @@ def test_a_declared_series_whose_type_was_removed_with_its_schedule_is_named_bef
 
 
 @pytest.mark.slow
-def test_a_missing_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_a_missing_index_is_named(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("DROP INDEX job_queue_claimable")
     assert jobdeck("doctor").code == 4
     verdict, evidence = verdicts(jobdeck)["indexes"]
@@ -72,7 +71,7 @@ def test_a_missing_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any
 
 
 @pytest.mark.slow
-def test_an_invalid_index_is_named(jobdeck: Jobdeck, conn: psycopg.Connection[Any]) -> None:
+def test_an_invalid_index_is_named(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'job_queue_claimable'::regclass")
     assert jobdeck("doctor").code == 4
     assert "job_queue_claimable (invalid)" in verdicts(jobdeck)["indexes"][1]
@@ -89,33 +88,33 @@ def test_a_missing_schema_is_critical_and_the_rest_is_still_looked_at(
 
 @pytest.mark.slow
 def test_a_sequence_of_run_tokens_behind_the_history_is_named_and_an_installation_moves_it_on(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any]
+    jobdeck: Jobdeck, conn: Connection
 ) -> None:
     for _ in range(3):
-        add(conn)
-        run_once(conn)
-    add(conn)
+        conn.add()
+        conn.run_once()
+    conn.add()
     conn.execute("SELECT setval('job_run_token_seq', 1)")
-    stuck = claim_one(conn)
+    stuck = conn.claim_one()
     with pytest.raises(psycopg.errors.UniqueViolation):
-        finish_one(conn, stuck)
+        conn.finish_one(stuck)
     assert jobdeck("doctor").code == 4
     assert "`jobdeck init`" in verdicts(jobdeck)["run tokens"][1]
     install_schema(conn)
     assert "run tokens" not in verdicts(jobdeck)
-    assert lose(conn).lost == 1
-    advance(conn, timedelta(hours=2))
-    assert finish_one(conn, claim_one(conn)).recorded == "succeeded"
+    assert conn.lose().lost == 1
+    conn.advance(timedelta(hours=2))
+    assert conn.finish_one(conn.claim_one()).recorded == "succeeded"
 
 
 @pytest.fixture
-def no_roles(conn: psycopg.Connection[Any]) -> None:
+def no_roles(conn: Connection) -> None:
     """An installation whose group roles do not exist."""
     conn.execute("CREATE OR REPLACE FUNCTION job_roles_prefix() RETURNS text LANGUAGE sql IMMUTABLE RETURN 'absent_'")
 
 
 @pytest.fixture
-def account(conn: psycopg.Connection[Any]) -> Iterator[str]:
+def account(conn: Connection) -> Iterator[str]:
     """An account that can sign in, without any right."""
     name = f"test_app_{uuid.uuid4().hex[:8]}"
     conn.execute(sql.SQL("CREATE ROLE {} LOGIN").format(sql.Identifier(name)))
@@ -134,7 +133,7 @@ def test_missing_roles_are_no_warning_where_only_the_owner_may_change_jobs(jobde
 @pytest.mark.slow
 @pytest.mark.usefixtures("no_roles")
 def test_missing_roles_are_a_warning_where_another_account_may_change_jobs(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], account: str
+    jobdeck: Jobdeck, conn: Connection, account: str
 ) -> None:
     conn.execute(sql.SQL("GRANT UPDATE ON job_queue TO {}").format(sql.Identifier(account)))
     verdict, evidence = verdicts(jobdeck)["roles"]
@@ -145,9 +144,9 @@ def test_missing_roles_are_a_warning_where_another_account_may_change_jobs(
 
 @pytest.mark.slow
 def test_the_oldest_open_transaction_is_named_with_its_application(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], database_url: str
+    jobdeck: Jobdeck, conn: Connection, database_url: str
 ) -> None:
-    with psycopg.connect(database_url, application_name="forgotten \x1b[31m report") as other:
+    with Connection.connect(database_url, application_name="forgotten \x1b[31m report") as other:
         other.execute("SELECT 1 FROM job_queue")
         verdict, evidence = verdicts(jobdeck)["transactions"]
         assert verdict == "ok"

@@ -9,7 +9,7 @@ import pytest
 
 from tests.core.cli.support import Jobdeck
 from tests.support.health import announce
-from tests.support.queue import Connection, add, run_once
+from tests.support.queue import Connection
 
 TYPE = "cli_echo"
 SAID = "succeeded, dry run"
@@ -18,8 +18,8 @@ SAID = "succeeded, dry run"
 @pytest.fixture
 def series(conn: Connection) -> UUID:
     """A recurring job whose last run was dry, though its payload did not ask for it."""
-    job = add(conn, TYPE, recurrence_interval_minutes=60)
-    run_once(conn, [TYPE], dry_run=True)
+    job = conn.add(TYPE, recurrence_interval_minutes=60)
+    conn.run_once([TYPE], dry_run=True)
     return job.id
 
 
@@ -32,8 +32,8 @@ def test_each_list_and_each_page_of_a_job_says_it_in_words(jobdeck: Jobdeck, ser
 
 
 def test_the_status_of_a_job_that_left_the_queue_says_it(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn, TYPE)
-    run_once(conn, [TYPE], dry_run=True)
+    conn.add(TYPE)
+    conn.run_once([TYPE], dry_run=True)
     assert f"{SAID}, removed" in jobdeck("jobs", "--status", "succeeded").out
 
 
@@ -51,8 +51,8 @@ def test_the_json_has_it_as_a_field(jobdeck: Jobdeck, series: UUID) -> None:
 
 @pytest.mark.slow
 def test_a_real_run_is_shown_without_it(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = add(conn, TYPE, recurrence_interval_minutes=60)
-    run_once(conn, [TYPE])
+    job = conn.add(TYPE, recurrence_interval_minutes=60)
+    conn.run_once([TYPE])
     for arguments in (["jobs"], ["job", str(job.id)], ["runs"], ["series"], ["status"], ["why", str(job.id)]):
         assert "dry" not in jobdeck(*arguments).out, arguments
 
@@ -73,5 +73,5 @@ def test_health_warns_in_production_while_a_series_runs_dry(
         assert verdict is not None
         assert verdict[1] == ("warning" if warns else "ok"), command
     conn.execute("UPDATE job_queue SET run_at = now() WHERE id = %s", (series,))
-    run_once(conn, [TYPE])
+    conn.run_once([TYPE])
     assert jobdeck("health", "--json").data["verdict"] == "ok"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import Connection, audit_rows, changes_nothing
+from tests.support.queue import Connection
 
 MANY = ("edit", "--filter", "type:cli_echo", "--set", "message=moved")
 
@@ -20,7 +20,7 @@ def test_a_dry_run_shows_the_differences_and_changes_nothing(jobdeck: Jobdeck, c
     first = enqueued(conn, message="here", times=2)
     enqueued(conn, message="moved")
     wrong = enqueued(conn, times=99)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         ran = jobdeck(*MANY, "--dry-run")
         assert ran.code == 1
         for words in (
@@ -39,13 +39,13 @@ def test_a_dry_run_shows_the_differences_and_changes_nothing(jobdeck: Jobdeck, c
 def test_it_needs_yes_then_edits_each_job_and_lists_the_refused(jobdeck: Jobdeck, conn: Connection) -> None:
     enqueued(conn, message="here", times=2)
     wrong = enqueued(conn, times=99)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*MANY).refused(1, "edit 2 jobs", "--yes")
     ran = jobdeck(*MANY, "--unset", "times", "--reason", "moved house", "--yes", "--json")
     assert ran.code == 0
     assert (ran.data["action"], ran.data["state"], ran.data["done"], ran.data["refused"]) == ("edit", "finished", 2, 0)
     assert payloads(conn) == [{"message": "moved"}, {"message": "moved"}]
-    assert {row["reason"] for row in audit_rows(conn, "edit")} == {"moved house"}
+    assert {row["reason"] for row in conn.audit_rows("edit")} == {"moved house"}
     again = jobdeck("edit", "--bulk", ran.data["bulk"][-8:], "--set", "times=99", "--yes", "--json")
     assert (again.code, again.data["refused"]) == (1, 2)
     assert str(wrong) in {one["id"] for one in again.data["results"]}
@@ -57,7 +57,7 @@ def test_an_edit_of_many_is_undone_and_what_was_changed_since_is_counted(jobdeck
     changed = enqueued(conn, message="there")
     bulk = jobdeck(*MANY, "--yes", "--json").data["bulk"]
     assert jobdeck("edit", str(changed), "--set", "message=elsewhere").code == 0
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("bulk", "undo", bulk).refused(1, "This would revert 2 jobs")
         assert "revert 2 jobs" in jobdeck("bulk", "undo", bulk, "--dry-run").out
     ran = jobdeck("bulk", "undo", bulk[-8:], "--yes")
@@ -89,7 +89,7 @@ def test_one_job_is_edited_key_by_key_too(jobdeck: Jobdeck, conn: Connection) ->
 )
 def test_what_cannot_be_read_is_refused(jobdeck: Jobdeck, conn: Connection, arguments: list[str], words: str) -> None:
     enqueued(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("edit", *arguments).refused(2, words)
     assert "No job matches" in jobdeck("edit", "--filter", "type:nobody", "--set", "a=1").out
 
@@ -99,7 +99,7 @@ def test_what_cannot_be_read_is_refused(jobdeck: Jobdeck, conn: Connection, argu
 def test_a_payload_that_is_no_object_can_be_edited(jobdeck: Jobdeck, conn: Connection, payload: str) -> None:
     job = enqueued(conn)
     conn.execute("UPDATE job_queue SET payload = %s::jsonb", (payload,))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert f'{payload} → {{"message": "moved"}}' in jobdeck(*MANY, "--dry-run").out
         one = jobdeck("edit", str(job), "--payload", '{"message": "moved"}', "--dry-run")
         assert f'{payload} → {{"message": "moved"}}' in one.out

@@ -20,7 +20,7 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Every
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
-from tests.support.queue import Connection, changes_nothing, claim, finish_one
+from tests.support.queue import Connection
 
 JOB_TYPES = registry.load([HANDLERS])
 INTERNAL = {
@@ -111,8 +111,8 @@ def test_a_dedupe_key_that_counts_for_a_time_does_so_after_the_job_has_ended(
     assert jobdeck(*words, "--dry-run").data["created"] is True
     first = jobdeck(*words).data
     assert (first["created"], jobdeck(*words).data["id"]) == (True, first["id"])
-    finish_one(conn, claim(conn, ["cli_echo"])[0])
-    with changes_nothing(conn):
+    conn.finish_one(conn.claim(["cli_echo"])[0])
+    with conn.changes_nothing():
         again = jobdeck(*words).data
         assert (again["created"], again["id"], again["removed"]) == (False, first["id"], True)
     conn.execute("UPDATE job_unique_keys SET until = until - interval '91 minutes'")
@@ -120,7 +120,7 @@ def test_a_dedupe_key_that_counts_for_a_time_does_so_after_the_job_has_ended(
 
 
 def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert jobdeck("enqueue", "cli_echo", "--every", "5m", "--dry-run", "--json").data["is_recurring"] is True
         assert jobdeck("enqueue-many", "cli_echo", "--count", "3", "--dry-run", "--json").data["enqueued"] == 3
 
@@ -160,7 +160,7 @@ def test_a_dry_run_validates_prints_and_changes_nothing(jobdeck: Jobdeck, conn: 
 def test_bad_input_is_refused_with_the_thing_and_the_way_out(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("enqueue", *arguments).refused(code, *words)
         jobdeck("enqueue", *arguments, "--json").refused(code, *words)
 
@@ -204,7 +204,7 @@ def assert_refused_everywhere(
     jobdeck: Jobdeck, conn: Connection, task_type: str, payload: dict[str, Any], words: list[str]
 ) -> None:
     """By each command and by what the dashboard calls, with these words; nothing is changed."""
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         given = json.dumps(payload)
         for arguments in (["enqueue"], ["enqueue", "--dry-run"], ["enqueue-many", "--count", "2"]):
             jobdeck(*arguments, task_type, "--payload", given).refused(1, task_type, *words)
@@ -265,7 +265,7 @@ def test_a_series_that_would_write_to_everyone_at_every_run_is_refused(jobdeck: 
 def test_a_second_series_alike_is_refused_unless_it_has_a_dedupe_key(jobdeck: Jobdeck, conn: Connection) -> None:
     series = ("enqueue", "cli_echo", "--every", "15m")
     first = jobdeck(*series, "--json").data["id"]
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*series).refused(1, f"Job {first} is a series of cli_echo", "dedupe key")
         jobdeck(*series, "--dry-run").refused(1, first)
     assert jobdeck(*series, "--dedupe-key", "second").code == 0
@@ -279,7 +279,7 @@ def test_a_file_that_names_one_campaign_that_is_none_enqueues_nothing(
     add_campaigns(conn)
     source = tmp_path / "jobs.jsonl"
     source.write_text("".join(json.dumps({"campaignId": one}) + "\n" for one in (CAMPAIGN, NOBODY)), encoding="utf-8")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("enqueue-many", DISPATCH, "--file", str(source)).refused(1, "campaignId", "no such campaign")
 
 
@@ -332,7 +332,7 @@ def test_a_file_with_one_bad_line_enqueues_none_of_it(
 ) -> None:
     source = tmp_path / "jobs.jsonl"
     source.write_text(content, encoding="latin-1")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("enqueue-many", "cli_echo", "--file", str(source)).refused(code, *words)
 
 
@@ -346,7 +346,7 @@ def test_a_quick_sync_without_its_handler_is_refused_in_a_sentence(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registry, "load", lambda _: registry.Registry([]))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         for kind in ("full", "incremental", "totals"):
             jobdeck("quick-sync", kind).refused(1, "no handler", "game_platform")
 
@@ -364,7 +364,7 @@ def test_a_full_sync_is_two_jobs_the_second_blocked_and_a_second_press_doubles_n
         for task_type in plugins.presets()["full"].task_types
     ]
     monkeypatch.setattr(registry, "load", lambda _: registry.Registry(named))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert jobdeck("quick-sync", "full", "--dry-run").code == 0
     first = jobdeck("quick-sync", "full", "--json").data["jobs"]
     assert [job["task_type"] for job in first] == ["game_platform_sync", "game_platform_totals_sweep"]

@@ -7,7 +7,7 @@ import pytest
 from tests.core.cli.support import Jobdeck
 from tests.support.failed_runs import ERROR, of_coach, ran
 from tests.support.people import People
-from tests.support.queue import Connection, add
+from tests.support.queue import Connection
 
 
 @pytest.mark.slow
@@ -53,7 +53,7 @@ def test_a_group_that_is_not_there_is_refused(jobdeck: Jobdeck) -> None:
 def test_the_jobs_of_a_filter_show_their_facets(jobdeck: Jobdeck, conn: Connection) -> None:
     of_coach(conn)
     for number in range(12):
-        add(conn, "push", payload={"coachId": "c3", "n": number})
+        conn.add("push", payload={"coachId": "c3", "n": number})
     answer = jobdeck("jobs", "--filter", "type:push", "--facets")
     assert "Facets of push: 12 jobs read" in answer.out
     assert "coachId c3 100 % 10 %" in [" ".join(line.split()) for line in answer.out.splitlines()]

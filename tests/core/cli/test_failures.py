@@ -26,7 +26,7 @@ def test_a_full_disk_is_not_called_a_lost_connection() -> None:
 
 
 def test_a_session_that_the_server_ended_is_a_lost_connection(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as other:
+    with Connection.connect(database_url, autocommit=True) as other:
         conn.execute("SELECT pg_terminate_backend(%s)", [other.info.backend_pid])
         with pytest.raises(psycopg.OperationalError) as raised:
             other.execute("SELECT 1")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.core.cli.support import Jobdeck, enqueued
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 
 
 @pytest.fixture(autouse=True)
@@ -57,7 +57,7 @@ def test_one_that_no_longer_parses_is_said_and_changes_nothing(jobdeck: Jobdeck,
     enqueued(conn)
     jobdeck("filter", "save", "old", "age>2h")
     state.write_text(state.read_text().replace("age>2h", "age>soon"))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         for command in ("jobs", "cancel", "delete"):
             jobdeck(command, "--filter", "@old").refused(
                 2, "The saved filter old can no longer be read", "filter delete old"

@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.queue import operator
 from tests.core.cli.support import Jobdeck
 from tests.core.queue.flows.steps import enqueue, fail, flow_of, member, states
-from tests.support.queue import ACTOR, Connection, audit_rows, changes_nothing, claim, finish, report
+from tests.support.queue import ACTOR, Connection, report
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def ids(conn: Connection) -> dict[str, UUID]:
     made = enqueue(
         conn, member("a"), member("b"), member("c"), member("join", "abc"), member("end", "abc", needs="end")
     )
-    first, second, *_ = claim(conn, limit=2)
-    finish(conn, report(first))
+    first, second, *_ = conn.claim(limit=2)
+    conn.finish(report(first))
     fail(conn, second, "boom")
     return made
 
@@ -80,14 +80,14 @@ def test_a_long_flow_is_cut_to_the_lines_that_are_asked_for(jobdeck: Jobdeck, co
 
 @pytest.mark.slow
 def test_a_flow_is_cancelled_with_yes_alone(jobdeck: Jobdeck, conn: Connection, ids: dict[str, UUID]) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("flow", "cancel", str(ids["a"])).refused(1, "This would cancel 2 jobs", "--yes")
         dry = jobdeck("flow", "cancel", str(ids["a"]), "--dry-run", "--json").data
     assert (dry["cancelled"], dry["asked"], dry["ended"], dry["dry_run"]) == (2, 0, 3, True)
     ran = jobdeck("flow", "cancel", str(ids["a"]), "--yes", "--reason", "wrong day")
     assert ran.out == "Members of the flow: 2 cancelled, 0 running asked to stop, 3 had ended before.\n"
     assert states(conn) == {"a": "succeeded", "b": "failed", "c": "cancelled", "join": "lost", "end": "cancelled"}
-    assert {row["reason"] for row in audit_rows(conn, "cancel")} == {"wrong day"}
+    assert {row["reason"] for row in conn.audit_rows("cancel")} == {"wrong day"}
     again = jobdeck("flow", "cancel", str(ids["a"]), "--yes")
     assert again.out.startswith("No member of the flow waits")
 

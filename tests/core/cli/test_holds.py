@@ -6,19 +6,19 @@ import pytest
 
 from jobdeck.core.queue.operators import holds
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import ACTOR, Connection, add, changes_nothing, claim, value
+from tests.support.queue import ACTOR, Connection
 
 TYPE = "cli_echo"
 
 
 @pytest.mark.slow
 def test_jobs_are_held_listed_and_released(jobdeck: Jobdeck, conn: Connection) -> None:
-    held, free = add(conn, TYPE, payload={"id": 5}), add(conn, TYPE, payload={"id": "5"})
+    held, free = conn.add(TYPE, payload={"id": 5}), conn.add(TYPE, payload={"id": "5"})
     ran = jobdeck("hold", TYPE, "id=5", "--reason", "INC-1", "--for", "2h")
-    number = value(conn, "SELECT number FROM job_holds")
+    number = conn.value("SELECT number FROM job_holds")
     assert f"Hold {number} keeps {TYPE} by id until " in ran.out
     assert "1 job with this id waits" in ran.out
-    assert [job.id for job in claim(conn, [TYPE])] == [free.id]
+    assert [job.id for job in conn.claim([TYPE])] == [free.id]
     for arguments in (["hold"], ["status"]):
         out = jobdeck(*arguments).out
         (line,) = [one for one in out.splitlines() if "id=5" in one]
@@ -30,12 +30,12 @@ def test_jobs_are_held_listed_and_released(jobdeck: Jobdeck, conn: Connection) -
     assert (entry["action"], entry["after"]["hold"], entry["reason"]) == ("hold", number, "INC-1")
     assert jobdeck("release", str(number)).out == f"Hold {number} released: 1 job may start again.\n"
     assert jobdeck("hold").out == "No holds.\n"
-    assert [job.id for job in claim(conn, [TYPE])] == [held.id]
+    assert [job.id for job in conn.claim([TYPE])] == [held.id]
 
 
 @pytest.mark.slow
 def test_the_json_of_a_hold_has_its_payload_and_its_number(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn, TYPE, payload={"id": "c3"})
+    conn.add(TYPE, payload={"id": "c3"})
     made = jobdeck("hold", TYPE, "id=c3", "--json").data
     assert (made["jobs"], made["dry_run"]) == (1, False)
     for data in (jobdeck("hold", "--json").data, jobdeck("status", "--json").data):
@@ -45,14 +45,14 @@ def test_the_json_of_a_hold_has_its_payload_and_its_number(jobdeck: Jobdeck, con
 
 
 def test_a_dry_run_of_both_says_how_many_jobs_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn, TYPE, payload={"id": 5})
-    with changes_nothing(conn):
+    conn.add(TYPE, payload={"id": 5})
+    with conn.changes_nothing():
         assert jobdeck("hold", TYPE, "id=5", "--dry-run").out == (
             f"Would hold {TYPE} by id: 1 job with this id waits.\n"
         )
     number = holds.begin(conn, TYPE, "id", 5, actor=ACTOR)
     list(holds.carry_out(conn, number))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert jobdeck("release", str(number), "--dry-run").out == (
             f"Hold {number} would be released: 1 job may start again.\n"
         )
@@ -60,7 +60,7 @@ def test_a_dry_run_of_both_says_how_many_jobs_and_changes_nothing(jobdeck: Jobde
 
 @pytest.mark.slow
 def test_a_value_that_may_name_a_person_is_masked(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn, TYPE, payload={"email": "mara.long@example.org"})
+    conn.add(TYPE, payload={"email": "mara.long@example.org"})
     ran = jobdeck("hold", TYPE, "email=mara.long@example.org")
     told = [ran, *(jobdeck(*arguments) for arguments in (["hold"], ["hold", "--json"], ["status"], ["audit"]))]
     assert "mara.long" not in "".join(one.out + one.err for one in told)
@@ -69,7 +69,7 @@ def test_a_value_that_may_name_a_person_is_masked(jobdeck: Jobdeck, conn: Connec
 def test_a_key_that_no_job_has_and_a_type_without_a_worker_are_held_and_it_is_said(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
-    add(conn, TYPE, payload={"id": 5})
+    conn.add(TYPE, payload={"id": 5})
     ran = jobdeck("hold", TYPE, "coachId=c3")
     assert ran.code == 0
     assert f"No waiting job of {TYPE} has the key coachId in its payload now." in ran.err
@@ -97,5 +97,5 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: str
 ) -> None:
     holds.begin(conn, TYPE, "id", 7, actor=ACTOR)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*arguments).refused(code, words)

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -17,6 +16,7 @@ from jobdeck.core.cli.app import cli
 from jobdeck.core.redact import clean
 from tests.core.cli.support import ROOT, Jobdeck, environment, runner
 from tests.support.hostile_rows import FORGED, HOSTILE, json_texts
+from tests.support.queue import Connection
 from tests.tui.hostile import harmful
 
 PRIVATE: Final = ("jane", "doe@", "example.org", "hunter2", "90012345")
@@ -157,7 +157,7 @@ def check(jobdeck: Jobdeck, arguments: list[str]) -> None:
 def test_nothing_but_words_of_a_hostile_row_reaches_the_terminal(
     jobdeck: Jobdeck, hostile_url: str, path: tuple[str, ...], tmp_path: Path
 ) -> None:
-    with psycopg.connect(hostile_url, autocommit=True) as conn:
+    with Connection.connect(hostile_url, autocommit=True) as conn:
         ids, bulks = (
             [one for (one,) in conn.execute(listed).fetchall()] for listed in (IDS.get(path[0], IDS[""]), IDS["bulk"])
         )
@@ -168,7 +168,7 @@ def test_nothing_but_words_of_a_hostile_row_reaches_the_terminal(
 
 @pytest.mark.slow
 def test_an_answer_about_a_job_that_was_there_is_harmless(jobdeck: Jobdeck, hostile_url: str) -> None:
-    with psycopg.connect(hostile_url, autocommit=True) as conn:
+    with Connection.connect(hostile_url, autocommit=True) as conn:
         conn.execute(
             """
             UPDATE job_queue SET dedupe_key = 'quick-sync:game_platform_sync'
@@ -186,7 +186,7 @@ def test_an_answer_about_a_job_that_was_there_is_harmless(jobdeck: Jobdeck, host
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["jobs"], ["doctor"], ["init", "--dry-run"], ["drop"], ["init"]])
 def test_a_hostile_record_of_the_schema_is_harmless(jobdeck: Jobdeck, hostile_url: str, arguments: list[str]) -> None:
-    with psycopg.connect(hostile_url, autocommit=True) as conn:
+    with Connection.connect(hostile_url, autocommit=True) as conn:
         columns = conn.execute(
             """
             SELECT attname FROM pg_attribute WHERE attrelid = 'jobdeck_schema'::regclass AND attnum > 0

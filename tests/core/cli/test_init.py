@@ -14,7 +14,7 @@ from jobdeck.core.schema import components, schema_version
 from tests.core.cli.support import Jobdeck, everything, ran_alone, started
 from tests.support.catalog import catalog
 from tests.support.postgres import PostgresServer, scratch_folder
-from tests.support.queue import Connection, add, claim_one, finish_one, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 from tests.upgrade.versions import become_next_version
 
@@ -67,9 +67,9 @@ def test_init_gives_the_jobs_that_are_there_their_keys(jobdeck: Jobdeck, conn: C
 @pytest.mark.slow
 def test_a_dry_run_waits_for_no_worker_and_holds_none_up(jobdeck: Jobdeck, conn: Connection, database_url: str) -> None:
     with conn.transaction():
-        add(conn)
+        conn.add()
         assert jobdeck("init", "--dry-run").code == 0
-    with psycopg.connect(database_url) as own:
+    with Connection.connect(database_url) as own:
         from jobdeck.core.schema import known_components, plan_installation  # noqa: PLC0415 -- with its own connection
 
         plan_installation(own, known_components(), schema="public")
@@ -127,7 +127,7 @@ def test_a_component_whose_plugin_is_not_named_is_noted_by_each_command_and_refu
 
 @pytest.mark.slow
 def test_drop_lists_what_it_would_remove_and_removes_it_with_yes(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn)
+    conn.add()
     conn.execute("CREATE TABLE job_board (id int)")
     said = jobdeck("drop").out
     assert "table job_queue, 1 row\n" in said
@@ -158,7 +158,7 @@ def test_it_prints_the_script_without_a_database_and_doctor_finds_the_same(
     (script,) = jobdeck("init", "--print", "--json").data["scripts"]
     assert (script["heading"], script["transaction"]) == ("the file", True)
     assert script["sql"].rstrip() in said
-    with psycopg.connect(empty_database_url) as conn:
+    with Connection.connect(empty_database_url) as conn:
         conn.execute(said)
     monkeypatch.setenv("DATABASE_URL", empty_database_url)
     assert jobdeck("init", "--dry-run", "--json").data["version_before"] == NEEDED
@@ -219,8 +219,8 @@ def test_what_makes_no_sense_is_refused(jobdeck: Jobdeck, arguments: tuple[str, 
 
 @pytest.mark.slow
 def test_init_installs_nothing_while_a_job_runs_that_it_waits_for(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn)
-    claim_one(conn)
+    conn.add()
+    conn.claim_one()
     conn.execute("DROP FUNCTION job_actor CASCADE")
     ended = jobdeck("init", "--wait", "1s")
     assert (ended.code, ended.out) == (1, "")
@@ -228,19 +228,19 @@ def test_init_installs_nothing_while_a_job_runs_that_it_waits_for(jobdeck: Jobde
         "jobdeck: 1 job runs after 1s, so nothing was installed. Pause the queue, so that no other job starts, and "
         "wait longer. Cancel a job whose runner has died."
     )
-    assert value(conn, "SELECT to_regproc('job_actor') IS NULL")
+    assert conn.value("SELECT to_regproc('job_actor') IS NULL")
 
 
 @pytest.mark.installation
 def test_init_goes_on_when_the_last_job_that_it_waits_for_has_ended(conn: Connection, database_url: str) -> None:
-    add(conn)
-    claimed = claim_one(conn)
+    conn.add()
+    claimed = conn.claim_one()
     with started("init", "--wait", "1h", DATABASE_URL=database_url) as waiting:
         assert waiting.stderr is not None
         said = waiting.stderr.readline()
         assert "Waiting until no job runs: 1 job runs." in said
         assert waiting.poll() is None
-        finish_one(conn, claimed)
+        conn.finish_one(claimed)
         out, _ = waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 0
     assert "is up to date" in out

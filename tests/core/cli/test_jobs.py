@@ -16,7 +16,7 @@ from jobdeck.core.read.filters import SORTS
 from jobdeck.core.redact import clean
 from tests.core.cli.support import Jobdeck, enqueued
 from tests.support.health import announce
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 
 HOSTILE = "\x1b[2J\x1b]0;owned\x07[red]\u202egnp.exe\r\n\x9b31m"
 CONTROLS = [chr(code) for code in (*range(32), *range(127, 160)) if chr(code) != "\n"]
@@ -353,7 +353,7 @@ def test_audit_says_who_did_what(jobdeck: Jobdeck, conn: Connection) -> None:
 @pytest.mark.slow
 def test_looking_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     job = str(enqueued(conn))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         for arguments in (
             ["jobs"], ["job", job], ["runs"], ["why", job], ["types"], ["status"], ["health"], ["errors"], ["audit"],
             ["doctor"], ["cleanup"], ["purge"], ["run-worker", "--dry-run"], ["init", "--dry-run"],

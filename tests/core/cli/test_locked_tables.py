@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from jobdeck.core.cli import session
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import Connection, add
+from tests.support.queue import Connection
 
 COMMANDS = (
     ("status",), ("health",), ("jobs",), ("errors",), ("series",), ("digest",), ("doctor",),
@@ -22,8 +21,8 @@ COMMANDS = (
 def holder(conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The process id of a session that holds the queue's table, as VACUUM FULL does."""
     monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
-    add(conn, "cli_echo", payload={"message": "x"})
-    with psycopg.connect(database_url, application_name="tidy \x1b[31m up") as other:
+    conn.add("cli_echo", payload={"message": "x"})
+    with Connection.connect(database_url, application_name="tidy \x1b[31m up") as other:
         other.execute("LOCK TABLE job_queue IN ACCESS EXCLUSIVE MODE")
         yield other.info.backend_pid
 
@@ -42,7 +41,7 @@ def test_a_command_names_the_session_that_holds_the_versions_of_the_schema(
     jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch, database_url: str
 ) -> None:
     monkeypatch.setattr(session, "LOCK_SECONDS", 0.2)
-    with psycopg.connect(database_url, application_name="an upgrade") as other:
+    with Connection.connect(database_url, application_name="an upgrade") as other:
         other.execute("LOCK TABLE jobdeck_schema IN ACCESS EXCLUSIVE MODE")
         jobdeck("jobs").refused(1, "Another session has locked the queue's tables", "an upgrade")
 
@@ -51,7 +50,7 @@ def test_a_command_names_the_session_that_holds_the_versions_of_the_schema(
 def test_a_job_that_another_session_has_locked_is_no_locked_table(
     jobdeck: Jobdeck, conn: Connection, database_url: str
 ) -> None:
-    job = add(conn, "cli_echo", payload={"message": "x"})
-    with psycopg.connect(database_url) as other:
+    job = conn.add("cli_echo", payload={"message": "x"})
+    with Connection.connect(database_url) as other:
         other.execute("SELECT FROM job_queue FOR UPDATE")
         jobdeck("edit", str(job.id), "--priority", "5").refused(1, "Another session has locked this job")

@@ -9,12 +9,12 @@ import pytest
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, run_once
+from tests.support.queue import ACTOR, Connection
 
 
 def failed(conn: Connection, error: str = "the vendor answered 503") -> None:
-    add(conn, max_attempts=1)
-    run_once(conn, outcome="failed", error=error, error_kind="vendor")
+    conn.add(max_attempts=1)
+    conn.run_once(outcome="failed", error=error, error_kind="vendor")
 
 
 @pytest.mark.slow
@@ -22,7 +22,7 @@ def test_a_note_is_left_listed_and_acknowledged(jobdeck: Jobdeck, conn: Connecti
     left = jobdeck("note", "the vendor calls back", "--days", "3", "--json").data["note"]
     for arguments in (["note"], ["status"], ["digest"], ["digest", "--markdown"]):
         assert "the vendor calls back" in jobdeck(*arguments).out, arguments
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert jobdeck("note", "--acknowledge", str(left), "--dry-run").out == "No open notes.\n"
     jobdeck("note", "--acknowledge", str(left))
     assert jobdeck("note").out == "No open notes.\n"
@@ -51,7 +51,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: str
 ) -> None:
     failed(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*arguments).refused(code, words)
 
 
@@ -68,7 +68,7 @@ def test_a_group_is_muted_by_the_beginning_of_its_fingerprint(jobdeck: Jobdeck, 
     assert "muted until" in jobdeck("digest").out
     jobdeck("unmute", "alpha", group["fingerprint"], "--reason", "mended")
     assert "muted until" not in jobdeck("errors").out
-    assert [row["reason"] for row in audit_rows(conn, "unmute errors")] == ["mended"]
+    assert [row["reason"] for row in conn.audit_rows("unmute errors")] == ["mended"]
 
 
 @pytest.mark.slow

@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
 from tests.core.cli.support import ROOT
 from tests.support.pages import walk, write
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 
 
@@ -23,7 +23,7 @@ def settings(url: str) -> dict[str, str]:
 
 
 def runs(url: str) -> list[tuple[Any, ...]]:
-    with psycopg.connect(url) as conn:
+    with Connection.connect(url) as conn:
         return conn.execute("SELECT task_type, outcome, output FROM jobs.job_runs ORDER BY run_token").fetchall()
 
 
@@ -75,7 +75,7 @@ def test_the_page_of_a_framework_books_an_order_with_its_run(
     text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
     list(walk(text.partition("## With Alembic")[0], tmp_path, settings(empty_database_url)))
     ((task_type, outcome, output),) = runs(empty_database_url)
-    with psycopg.connect(empty_database_url) as conn:
+    with Connection.connect(empty_database_url) as conn:
         booked = conn.execute(sql.SQL("SELECT id, booked FROM {}").format(sql.Identifier(table))).fetchall()
     assert (task_type, outcome) == ("book_order", "succeeded")
     assert booked == [(output["booked"], True)]
@@ -86,7 +86,7 @@ def test_a_migration_of_alembic_installs_the_queue_as_the_page_says(empty_databa
     text = (ROOT / "docs" / "sqlalchemy.md").read_text(encoding="utf-8").partition("## With Alembic")[2]
     typed = {one.line: one.out for one in walk(text, tmp_path, settings(empty_database_url))}
     assert "No new upgrade operations detected" in typed["alembic check"]
-    with psycopg.connect(empty_database_url) as conn:
+    with Connection.connect(empty_database_url) as conn:
         assert conn.execute("SELECT version_num FROM alembic_version").fetchall() == [("jobdeck_6",)]
     schema = {"JOBDECK_SCHEMA": "jobs"} | settings(empty_database_url)
     with pytest.raises(AssertionError, match="Nothing leads back"):

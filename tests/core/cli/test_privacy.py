@@ -13,7 +13,7 @@ from tests.core.cli.support import Jobdeck
 from tests.core.programme.erasure_world import KEY, Child, Coach
 from tests.support.dump import dumped, places
 from tests.support.people import People
-from tests.support.queue import Connection, add, changes_nothing, claim_one, finish_one, value
+from tests.support.queue import Connection
 
 PAYLOAD = {"customerId": 5, "name": "Quokka Zzyx"}
 
@@ -35,12 +35,12 @@ class TestRetention:
 
     def test_the_owner_sets_a_period_and_resets_it(self, jobdeck: Jobdeck, conn: Connection) -> None:
         assert jobdeck("retention", "job_runs", "--days", "60").out == "Rows of job_runs are kept for 60 days.\n"
-        assert value(conn, "SELECT days FROM job_retention WHERE name = 'job_runs'") == 60
+        assert conn.value("SELECT days FROM job_retention WHERE name = 'job_runs'") == 60
         assert jobdeck("retention", "job_runs", "--default").out == "Rows of job_runs are kept for 30 days.\n"
-        assert value(conn, "SELECT count(*) FROM job_audit WHERE action = 'set retention'") == 2
+        assert conn.value("SELECT count(*) FROM job_audit WHERE action = 'set retention'") == 2
 
     def test_a_dry_run_changes_nothing(self, jobdeck: Jobdeck, conn: Connection) -> None:
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             said = jobdeck("retention", "job_runs", "--days", "60", "--dry-run").out
             assert said == "Rows of job_runs would be kept for 60 days.\n"
 
@@ -54,15 +54,15 @@ class TestRetention:
     def test_bad_input_is_one_sentence(
         self, jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, word: str
     ) -> None:
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             jobdeck("retention", *arguments).refused(code, word)
 
 
 class TestErase:
     @pytest.mark.slow
     def test_without_yes_the_places_are_listed_and_nothing_is_changed(self, jobdeck: Jobdeck, conn: Connection) -> None:
-        add(conn, payload=PAYLOAD)
-        with changes_nothing(conn):
+        conn.add(payload=PAYLOAD)
+        with conn.changes_nothing():
             looked = jobdeck("erase", "--payload-key", "customerId=5")
             assert "1 row would be erased in job_queue.\n" in looked.out
             assert "Nothing was changed." in looked.err
@@ -72,7 +72,7 @@ class TestErase:
 
     @pytest.mark.slow
     def test_contents_of_jobs_are_erased_without_any_plugin(self, jobdeck: Jobdeck, conn: Connection) -> None:
-        add(conn, payload=PAYLOAD)
+        conn.add(payload=PAYLOAD)
         with use_plugins():
             assert "1 row erased in job_queue.\n" in jobdeck("erase", "--payload-key", "customerId=5", "--yes").out
         assert places(dumped(conn), ["Quokka Zzyx"]) == {}
@@ -114,7 +114,7 @@ class TestErase:
     def test_bad_input_is_one_sentence_and_changes_nothing(
         self, jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, word: str, confirmed: list[str]
     ) -> None:
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             jobdeck("erase", *arguments, *confirmed).refused(code, word)
 
     @pytest.mark.slow
@@ -123,7 +123,7 @@ class TestErase:
     ) -> None:
         monkeypatch.delenv("JOBDECK_ERASURE_KEY")
         jobdeck("erase", "--person", f"competitor={child.id}", "--yes").refused(1, "JOBDECK_ERASURE_KEY is not set")
-        add(conn, payload=PAYLOAD)
+        conn.add(payload=PAYLOAD)
         assert jobdeck("erase", "--payload-key", "customerId=5", "--yes").code == 0
 
     def test_without_plugins_there_are_no_people(self, jobdeck: Jobdeck) -> None:
@@ -131,14 +131,14 @@ class TestErase:
             jobdeck("erase", "--person", "email=x@zz.example").refused(2, "none, because no plugin has people")
 
     def test_a_running_job_is_named_with_the_command_that_cancels_it(self, jobdeck: Jobdeck, conn: Connection) -> None:
-        add(conn, payload=PAYLOAD)
-        running = claim_one(conn)
+        conn.add(payload=PAYLOAD)
+        running = conn.claim_one()
         jobdeck("erase", "--payload-key", "customerId=5", "--yes").refused(1, f"jobdeck cancel {running.id}")
 
     @pytest.mark.slow
     def test_what_remains_is_listed_and_the_exit_code_is_3(self, jobdeck: Jobdeck, conn: Connection) -> None:
-        add(conn, payload={"mail": "zzpat@zz.example"})
-        series = add(conn, payload={"to": "zzpat@zz.example"}, recurrence_interval_minutes=5)
+        conn.add(payload={"mail": "zzpat@zz.example"})
+        series = conn.add(payload={"to": "zzpat@zz.example"}, recurrence_interval_minutes=5)
         asked = ["erase", "--payload-key", "mail=zzpat@zz.example"]
         for confirmed, verb in ([], "would be left"), (["--yes"], "left"):
             ran = jobdeck(*asked, *confirmed)
@@ -146,7 +146,7 @@ class TestErase:
             assert f"1 row {verb} in job_queue (series {series.id}).\n" in ran.out
             assert "The search afterwards found some of it." in ran.err
             assert "zzpat" not in ran.out + ran.err
-        add(conn, payload={"mail": "zzpat@zz.example"})
+        conn.add(payload={"mail": "zzpat@zz.example"})
         answer = json.loads(jobdeck(*asked, "--yes", "--json").out)
         assert answer["left"] == [{"place": f"job_queue (series {series.id})", "rows": 1}]
 
@@ -155,9 +155,9 @@ class TestErase:
     def test_with_wait_it_erases_after_the_end_of_the_job_that_runs(
         self, jobdeck: Jobdeck, conn: Connection, child: Child, monkeypatch: pytest.MonkeyPatch, person: bool
     ) -> None:
-        add(conn, payload={"competitorId": str(child.id)})
-        running = claim_one(conn)
-        monkeypatch.setattr("jobdeck.core.cli.commands.run.processing.time.sleep", lambda _: finish_one(conn, running))
+        conn.add(payload={"competitorId": str(child.id)})
+        running = conn.claim_one()
+        monkeypatch.setattr("jobdeck.core.cli.commands.run.processing.time.sleep", lambda _: conn.finish_one(running))
         asked = ["--person", f"competitor={child.id}"] if person else ["--payload-key", f"competitorId={child.id}"]
         ran = jobdeck("erase", *asked, "--wait", "--yes")
         assert ran.code == 0
@@ -180,8 +180,8 @@ class TestWhoMay:
         child: Child,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        add(conn, payload=PAYLOAD)
-        with changes_nothing(conn):
+        conn.add(payload=PAYLOAD)
+        with conn.changes_nothing():
             monkeypatch.setenv("DATABASE_URL", people.address(database_url, group))
             for arguments in (
                 ["erase", "--payload-key", "customerId=5", "--yes"],

@@ -10,7 +10,7 @@ from jobdeck.core.queue import leases, operator
 from jobdeck.core.read import jobs
 from jobdeck.core.words.plain import pauses
 from tests.core.cli.support import Jobdeck, enqueued, everything
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 
 
 def enabled(conn: Connection) -> bool:
@@ -96,7 +96,7 @@ def test_a_dry_run_turns_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
 def test_bad_input_turns_and_removes_nothing(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*arguments).refused(code, *words)
 
 
@@ -109,7 +109,7 @@ def test_cleanup_lists_stuck_jobs_and_with_yes_marks_them_failed(jobdeck: Jobdec
     )
     enqueued(conn)
     [healthy] = leases.claim(conn, "a worker that lives", ["cli_echo"], 1, 60)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         listed = jobdeck("cleanup", "--json")
         assert [found["id"] for found in listed.data["results"]] == [str(stuck)]
         assert "--yes" in listed.err
@@ -131,7 +131,7 @@ def test_cleanup_with_ids_marks_those_alone_and_says_of_each_whether_it_is_stuck
         "UPDATE job_queue SET lease_expires_at = now() - interval '1 hour', started_at = now() - interval '2 h'"
         " WHERE status = 'running'"
     )
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         looked = jobdeck("cleanup", str(one), "--json")
         assert [found["id"] for found in looked.data["results"]] == [str(one)]
         refused = jobdeck("cleanup", str(waiting), "--yes", "--json")
@@ -149,7 +149,7 @@ def test_purge_counts_old_jobs_and_with_yes_removes_them(jobdeck: Jobdeck, conn:
     old = [enqueued(conn) for _ in range(count)]
     operator.cancel(conn, old, actor="test")
     conn.execute("UPDATE job_queue SET completed_at = now() - interval '20 days' WHERE status = 'cancelled'")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         looked = jobdeck("purge", "--json").data
         assert (looked["purged"], looked["dry_run"]) == (count, True)
         assert jobdeck("purge", "--older-than", "30 days", "--yes", "--json").data["purged"] == 0

@@ -9,7 +9,7 @@ import pytest
 from jobdeck.core.queue.producers import tokens
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import People
-from tests.support.queue import ACTOR, Connection, audit_rows, changes_nothing, rows, value
+from tests.support.queue import ACTOR, Connection
 
 ADD = ["producers", "add", "shop", "--types", "cli_echo, cli_echo,other", "--rate", "60/min"]
 
@@ -20,7 +20,7 @@ def test_a_producer_is_made_shown_once_listed_and_revoked(jobdeck: Jobdeck, conn
     *words, token = made.out.splitlines()
     assert words == ["The producer shop is created: 60 jobs per min.", "Its token, which is not shown again:"]
     assert "registers other" in made.err
-    assert bytes(value(conn, "SELECT token_hash FROM job_producers")) == tokens.hashed(token)
+    assert bytes(conn.value("SELECT token_hash FROM job_producers")) == tokens.hashed(token)
     assert len(token) >= 43
     table = jobdeck("producers", "list").out
     assert "shop" in table
@@ -39,7 +39,7 @@ def test_each_change_is_in_the_audit_without_the_token(jobdeck: Jobdeck, conn: C
     first = jobdeck(*ADD, "--json").data["token"]
     second = jobdeck(*ADD[:-1], "5/h", "--replace", "--json").data["token"]
     jobdeck("producers", "revoke", "shop")
-    told = rows(conn, "SELECT action, actor, before, after FROM job_audit ORDER BY id")
+    told = conn.rows("SELECT action, actor, before, after FROM job_audit ORDER BY id")
     facts = {"name": "shop", "types": ["cli_echo", "other"], "jobs": 60, "perSeconds": 60}
     slow = {**facts, "jobs": 5, "perSeconds": 3600}
     assert [(one["action"], one["before"], one["after"]) for one in told] == [
@@ -68,7 +68,7 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: str
 ) -> None:
     tokens.add(conn, "shop", ["cli_echo"], tokens.Rate(1, 60), actor=ACTOR)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*arguments).refused(code, words)
 
 
@@ -80,7 +80,7 @@ def test_a_dry_run_shows_no_token_and_changes_nothing(jobdeck: Jobdeck, conn: Co
     before = everything(conn)
     assert jobdeck("producers", "revoke", "shop", "--dry-run").out == "The producer shop would be revoked.\n"
     assert everything(conn) == before
-    assert len(audit_rows(conn)) == 1
+    assert len(conn.audit_rows()) == 1
 
 
 @pytest.mark.parametrize("group", ["job_viewer", "job_operator", "job_worker"])

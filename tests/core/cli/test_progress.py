@@ -19,7 +19,7 @@ from jobdeck.core.cli.commands.act import enqueue
 from jobdeck.core.cli.output import Progress
 from jobdeck.core.queue import bulk
 from tests.core.cli.support import ROOT, Jobdeck, enqueued
-from tests.support.queue import Connection, advance, changes_nothing, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 
 
@@ -37,7 +37,7 @@ def test_nothing_of_the_progress_is_written_to_a_pipe(
     monkeypatch.setattr("jobdeck.core.cli.output.BETWEEN_SECONDS", 0.0)
     ran = jobdeck("enqueue-many", "cli_echo", "--count", "1500")
     assert (ran.code, ran.err) == (0, "")
-    assert value(conn, "SELECT count(*) FROM job_queue") == 1500
+    assert conn.value("SELECT count(*) FROM job_queue") == 1500
 
 
 @pytest.mark.slow
@@ -58,7 +58,7 @@ def test_a_terminal_shows_the_progress_and_the_answer_takes_its_place(jobdeck: J
     assert "enqueue: 500 of 3,000 jobs" in shown
     assert "left" in shown
     assert shown.rpartition("\x1b[K")[2].strip() == "Enqueued 3000 jobs of cli_echo."
-    assert value(conn, "SELECT count(*) FROM job_queue") == 3000
+    assert conn.value("SELECT count(*) FROM job_queue") == 3000
 
 
 def test_an_interrupted_bulk_action_says_how_far_it_is_and_a_worker_can_finish_it(
@@ -76,16 +76,16 @@ def test_an_interrupted_bulk_action_says_how_far_it_is_and_a_worker_can_finish_i
     ran = jobdeck("delete", "--filter", "type:cli_echo", "--yes")
     assert ran.code == 130
     assert "Interrupted after 2 of 5 jobs; a worker continues." in ran.err
-    assert value(conn, "SELECT count(*) FROM job_queue") == 3
+    assert conn.value("SELECT count(*) FROM job_queue") == 3
     advance_and_finish(conn)
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_enqueue_of_many_enqueues_nothing_and_says_so(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
 
         class Interrupting(Progress):
             def at(self, done: int) -> None:
@@ -110,14 +110,14 @@ def test_an_interrupted_purge_says_how_many_it_moved(
 
     monkeypatch.setattr("jobdeck.core.cli.commands.run.processing.Progress", Interrupting)
     jobdeck("purge", "--yes").refused(130, "Interrupted after 2 jobs were moved to the trash.")
-    assert value(conn, "SELECT count(*) FROM job_trash") == 2
+    assert conn.value("SELECT count(*) FROM job_trash") == 2
 
 
 def test_an_interrupted_erasure_erases_nothing_and_says_so(
     jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueued(conn, coachId="7")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
 
         def interrupted(conn: Connection, key: str, name: str, *, actor: str) -> object:
             conn.execute("DELETE FROM job_queue")
@@ -133,26 +133,26 @@ def test_a_detached_action_is_left_to_the_workers(jobdeck: Jobdeck, conn: Connec
     ran = jobdeck("delete", *map(str, ids), "--detach", "--yes", "--json")
     assert (ran.code, ran.data["state"], ran.data["done"]) == (0, "running", 0)
     assert "No worker is running." in ran.err
-    assert value(conn, "SELECT count(*) FROM job_queue") == 3
+    assert conn.value("SELECT count(*) FROM job_queue") == 3
     advance_and_finish(conn)
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
 
     undone = jobdeck("bulk", "undo", ran.data["bulk"], "--detach", "--yes")
     assert "Workers will restore 3 jobs." in undone.out
     advance_and_finish(conn)
-    assert value(conn, "SELECT count(*) FROM job_queue") == 3
+    assert conn.value("SELECT count(*) FROM job_queue") == 3
 
 
 def test_a_detached_dry_run_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
     ids = [enqueued(conn) for _ in range(3)]
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert jobdeck("cancel", "--filter", "type:cli_echo", "--detach", "--dry-run").code == 0
         jobdeck("cancel", str(ids[0]), "--detach", "--if-version", "1").refused(2, "--detach")
 
 
 def advance_and_finish(conn: Connection) -> None:
     """What a worker's maintenance does with an action that nobody has continued for ten seconds."""
-    advance(conn, timedelta(seconds=11))
+    conn.advance(timedelta(seconds=11))
     while bulk.resume_stalled(conn, "a worker"):
         pass
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.core.cli.support import Jobdeck
 from tests.support.people import People
-from tests.support.queue import Connection, add, advance, claim_one, lose, run_once
+from tests.support.queue import Connection
 
 VERDICT = "1 job may have acted twice: a run was lost or late after it began, and another one began."
 
@@ -16,14 +16,14 @@ VERDICT = "1 job may have acted twice: a run was lost or late after it began, an
 @pytest.fixture
 def twice(conn: Connection) -> str:
     """A job whose first run was lost, after which a second one sent something. Returns its short id."""
-    job = add(conn)
-    claim_one(conn)
-    lose(conn)
-    advance(conn, timedelta(hours=1))
-    run_once(conn, output={"sid": "SM1", "to": "mara@example.org"})
+    job = conn.add()
+    conn.claim_one()
+    conn.lose()
+    conn.advance(timedelta(hours=1))
+    conn.run_once(output={"sid": "SM1", "to": "mara@example.org"})
     for _ in range(2):
-        add(conn, payload={"order": 1})
-        run_once(conn)
+        conn.add(payload={"order": 1})
+        conn.run_once()
     return job.id.hex[-8:]
 
 

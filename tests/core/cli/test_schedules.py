@@ -10,7 +10,7 @@ from jobdeck.core.postgres import inspection
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Cron
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 
 WEEKDAYS = ("--cron", "0 9 * * 1-5", "--tz", "America/New_York")
 
@@ -19,7 +19,7 @@ WEEKDAYS = ("--cron", "0 9 * * 1-5", "--tz", "America/New_York")
 def test_a_dry_run_shows_the_next_runs_in_a_zone_and_the_job_is_due_at_the_first(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         rehearsed = jobdeck("enqueue", "cli_echo", *WEEKDAYS, "--dry-run", "--json").data
         now = jobs.clock().run(conn)
         expected = [f"{slot:%Y-%m-%dT%H:%M:%SZ}" for slot in islice(Cron(*WEEKDAYS[1::2]).after(now), 5)]
@@ -69,7 +69,7 @@ def test_a_bad_schedule_is_one_sentence_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, options: list[str], words: list[str]
 ) -> None:
     made = jobdeck("enqueue", "cli_echo", "--json").data["id"]
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("enqueue", "cli_echo", *options).refused(2, *words)
         jobdeck("edit", made, *options).refused(2, *words)
 

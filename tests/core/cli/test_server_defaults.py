@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -17,6 +16,7 @@ from tests.core.cli import support
 from tests.core.cli.support import Jobdeck
 from tests.support.pooler import lying_relay
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 UNUSUAL = {
     "DateStyle": "German, DMY",
@@ -30,7 +30,7 @@ UNUSUAL = {
 
 
 @pytest.fixture
-def unusual(conn: psycopg.Connection[Any]) -> str:
+def unusual(conn: Connection) -> str:
     """The name of the test's database; its defaults are unusual for each session that begins from now on."""
     for name, value in UNUSUAL.items():
         conn.execute(
@@ -76,19 +76,19 @@ def test_commands_and_a_worker_do_what_they_do_everywhere(
 @pytest.mark.usefixtures("unusual")
 def test_an_application_enqueues_with_its_own_connection(database_url: str) -> None:
     registry.load(["tests.core.cli.handlers"])
-    with psycopg.connect(database_url) as own:
+    with Connection.connect(database_url) as own:
         jobdeck.enqueue(
             own, "cli_echo", {"message": "x"}, run_at=datetime.now(UTC) + timedelta(days=1), every_minutes=60
         )
         jobdeck.enqueue_many(own, "cli_echo", [{"message": "y"}, {"message": "z"}])
-    with psycopg.connect(database_url, options="-c DateStyle=ISO") as own:
+    with Connection.connect(database_url, options="-c DateStyle=ISO") as own:
         found = own.execute("SELECT extract(epoch FROM run_at - now()) > 86000, count(*) FROM job_queue GROUP BY 1")
         assert found.fetchall() == [(False, 2), (True, 1)]
 
 
 def test_behind_a_pooler_that_takes_no_options_the_defaults_are_refused_with_the_remedy(
     jobdeck_at: Callable[[str], Jobdeck],
-    conn: psycopg.Connection[Any],
+    conn: Connection,
     unusual: str,
     postgres: PostgresServer,
     socket_folder: Path,

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from tests.core.cli import support
 from tests.core.cli.support import Jobdeck
 from tests.support.postgres import PostgresServer
-from tests.support.queue import add
+from tests.support.queue import Connection
 from tests.support.schema import install_everything
 
 
@@ -24,7 +23,7 @@ def standby() -> Iterator[str]:
         with server.connect(name) as conn:
             conn.execute("ALTER SYSTEM SET wal_level = replica")
             install_everything(conn)
-            add(conn, "cli_echo", payload={"message": "x"})
+            conn.add("cli_echo", payload={"message": "x"})
         server.restart()
         server.stop()
         (server.data / "standby.signal").touch(mode=0o644)
@@ -44,7 +43,7 @@ def jobdeck(
 
 @pytest.mark.slow
 def test_the_server_is_one_in_recovery(standby: str) -> None:
-    with psycopg.connect(standby) as conn:
+    with Connection.connect(standby) as conn:
         assert conn.execute("SELECT pg_is_in_recovery()").fetchone() == (True,)
 
 

@@ -7,17 +7,17 @@ from datetime import timedelta
 import pytest
 
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import Connection, add, changes_nothing, ended_now, now, run_once
+from tests.support.queue import Connection
 
 HOUR = timedelta(hours=1)
 
 
 def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: Connection) -> None:
     for outcome in ("succeeded", "failed"):
-        add(conn, max_attempts=1)
-        run_once(conn, outcome=outcome, error="boom")
-    ended_now(conn)
-    add(conn, "beta")
+        conn.add(max_attempts=1)
+        conn.run_once(outcome=outcome, error="boom")
+    conn.ended_now()
+    conn.add("beta")
     conn.execute("SELECT job_backlog_sample()")
     jobdeck("pause", "--type", "beta")
     data = jobdeck("trends", "--since", "6h", "--json").data
@@ -35,9 +35,9 @@ def test_trends_of_all_types_are_a_table_and_json(jobdeck: Jobdeck, conn: Connec
 
 
 def test_trends_of_one_type_are_in_steps_of_time(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn)
-    run_once(conn)
-    ended_now(conn)
+    conn.add()
+    conn.run_once()
+    conn.ended_now()
     data = jobdeck("trends", "--since", "1h", "--type", "alpha", "--json").data
     assert sum(one["succeeded"] for one in data["course"]) == 1
     table = jobdeck("trends", "--since", "1h", "--type", "alpha").out.splitlines()
@@ -63,11 +63,11 @@ def test_a_window_or_type_that_cannot_be_is_refused(
 @pytest.mark.slow
 def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: Connection) -> None:
     assert jobdeck("series").out == "No recurring jobs.\n"
-    job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
-    add(conn, "once")
+    job = conn.add(run_at=conn.now() + HOUR, recurrence_interval_minutes=30)
+    conn.add("once")
     (row,) = jobdeck("series", "--json").data["series"]
     assert (row["id"], row["interval_minutes"], row["streak"], row["late_seconds"]) == (str(job.id), 30, 0, None)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert "would run next" in jobdeck("series", "skip", str(job.id), "--dry-run").out
     ran = jobdeck("series", "skip", str(job.id), "--reason", "maintenance")
     assert f"{job.run_at + HOUR / 2:%Y-%m-%d %H:%M}Z" in ran.out
@@ -76,11 +76,11 @@ def test_series_are_listed_and_one_run_is_skipped(jobdeck: Jobdeck, conn: Connec
 
 @pytest.mark.slow
 def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
-    add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=30)
+    job = conn.add(run_at=conn.now() + HOUR, recurrence_interval_minutes=30)
+    conn.add(run_at=conn.now() + HOUR, recurrence_interval_minutes=30)
     jobdeck("series", "pause").refused(2, "Name the recurring job", "jobdeck series pause ID")
     jobdeck("series", "puase", str(job.id)).refused(2, 'did you mean "pause"')
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert "would not run" in jobdeck("series", "pause", str(job.id), "--dry-run").out
     assert "Paused" in jobdeck("series", "pause", str(job.id), "--reason", "the vendor moves").out
     found = {row["id"]: row for row in jobdeck("series", "--json").data["series"]}
@@ -95,7 +95,7 @@ def test_one_series_is_paused_and_resumed_and_the_list_says_so(jobdeck: Jobdeck,
 
 
 def test_a_job_that_is_no_series_is_not_skipped(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = add(conn)
+    job = conn.add()
     ran = jobdeck("series", "skip", str(job.id))
     assert ran.code == 1
     assert "not recurring" in ran.out

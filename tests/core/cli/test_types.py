@@ -11,7 +11,7 @@ from jobdeck.core.queue import leases
 from tests.core.cli.support import Jobdeck, enqueued
 from tests.core.queue.test_code_values import start
 from tests.support.health import announce
-from tests.support.queue import Connection, add, add_waiting, changes_nothing, claim_one, finish_one, now, value
+from tests.support.queue import Connection
 from tests.support.waiting import rounds
 
 WITHOUT_WORKER = "No live worker handles foreign_type. Its jobs wait until one does.\n"
@@ -93,7 +93,7 @@ def test_a_type_that_has_no_job_at_the_moment_is_set_aside_with_a_note(jobdeck: 
 
 
 def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn: Connection) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         ran = jobdeck("types", "set", "cli_echo", "--critical", "70%", "--dry-run")
         assert "would be" in ran.out
         assert "70 %" in ran.out
@@ -121,24 +121,24 @@ def test_a_dry_run_shows_the_settings_and_changes_nothing(jobdeck: Jobdeck, conn
 def test_bad_input_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, arguments: list[str], code: int, words: list[str]
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("types", "set", *arguments).refused(code, *words)
 
 
 @pytest.mark.slow
 def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn: Connection) -> None:
     assert jobdeck("types", "list").out == "No task types.\n"
-    ended = now(conn).replace(second=30).timestamp() - 60.0
+    ended = conn.now().replace(second=30).timestamp() - 60.0
     for second, outcome in enumerate(("succeeded", "failed", "failed")):
-        add(conn, max_attempts=1)
-        finish_one(conn, claim_one(conn), outcome, error="boom", started=ended, finished=ended + second)
-    add_waiting(conn, now(conn) - timedelta(minutes=5))
+        conn.add(max_attempts=1)
+        conn.finish_one(conn.claim_one(), outcome, error="boom", started=ended, finished=ended + second)
+    conn.add_waiting(conn.now() - timedelta(minutes=5))
     jobdeck("pause", "--type", "alpha", "--reason", "vendor is down")
     for _ in rounds("a reading within one minute"):
-        minute = value(conn, "SELECT job_stat_bucket(1, now())")
+        minute = conn.value("SELECT job_stat_bucket(1, now())")
         conn.execute("UPDATE job_stat_delta SET minute = %s - interval '1 minute'", [minute])
         (row,) = jobdeck("types", "list", "--json").data["types"]
-        if value(conn, "SELECT job_stat_bucket(1, now())") == minute:
+        if conn.value("SELECT job_stat_bucket(1, now())") == minute:
             break
     assert (row["pending"], row["failed"], row["at_least"]) == (1, 2, False)
     assert (row["succeeded_last_minute"], row["failed_last_minute"]) == (1, 2)
@@ -153,7 +153,7 @@ def test_a_type_is_listed_with_its_wait_rate_and_failures(jobdeck: Jobdeck, conn
 
 
 def test_a_window_without_runs_has_no_share_of_failures(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn)
+    conn.add()
     (row,) = jobdeck("types", "list", "--json").data["types"]
     assert (row["failure_share"], row["usual_failure_share"], row["runs_15_minutes"]) == (None, None, 0)
 
@@ -331,7 +331,7 @@ def test_a_limit_below_what_runs_is_set_and_says_what_happens(jobdeck: Jobdeck, 
     ran = jobdeck("types", "set", "cli_echo", "--max-running", "2")
     assert ran.code == 0
     assert "3 jobs of cli_echo run and end as they would. None starts until fewer than 2 run." in ran.err
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 3
+    assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'running'") == 3
 
 
 @pytest.mark.parametrize(
@@ -353,4 +353,4 @@ def test_what_is_no_limit_is_refused_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, given: tuple[str, ...], code: int, words: str
 ) -> None:
     jobdeck("types", "set", "cli_echo", *given).refused(code, words)
-    assert value(conn, "SELECT count(*) FROM job_types WHERE limited OR max_age_seconds IS NOT NULL") == 0
+    assert conn.value("SELECT count(*) FROM job_types WHERE limited OR max_age_seconds IS NOT NULL") == 0

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
@@ -28,7 +27,7 @@ from jobdeck.core.read.jobs import permissions
 from jobdeck.core.read.report_types import Permissions
 from tests.core.cli.support import ROOT, Jobdeck, enqueued, finish, ran_alone, started
 from tests.support.postgres import PostgresServer, scratch_folder
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import worker_process
 
@@ -160,7 +159,7 @@ def test_run_worker_says_that_nothing_ran_while_paused_and_how_to_resume(
 
 def test_a_dry_run_names_the_jobs_a_cycle_would_take(jobdeck: Jobdeck, conn: Connection) -> None:
     job = enqueued(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         result = jobdeck("run-worker", "--dry-run", "--json").data
         assert [found["id"] for found in result["results"]] == [str(job)]
 
@@ -175,7 +174,7 @@ def test_a_dry_run_says_what_a_worker_would_start_here_and_changes_nothing(jobde
     for _ in range(3):
         enqueued(conn)
     operator.set_type(conn, "cli_echo", changes={"max_running": 2}, actor="mara", reason=None)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         answer = jobdeck("worker", "--drain", "--concurrency", "8", "--dry-run")
     assert answer.out == "3 jobs start, at most 2 at once.\n"
     operator.pause(conn, reason=None, actor="mara")
@@ -256,7 +255,7 @@ def test_a_worker_takes_only_the_types_of_its_queues_and_counts_those_alone(jobd
 def standing(conn: Connection, command: str = "worker", **changes: str) -> Iterator[subprocess.Popen[str]]:
     """A worker as a process of its own whose only job has begun."""
     enqueued(conn, "cli_wait")
-    with psycopg.connect(conn.info.dsn, autocommit=True) as listening:
+    with Connection.connect(conn.info.dsn, autocommit=True) as listening:
         listening.execute("LISTEN cli_wait")
         with started(command, "--json", **changes) as process:
             while not list(listening.notifies(timeout=0.1, stop_after=1)):

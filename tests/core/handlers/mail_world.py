@@ -8,7 +8,6 @@ from itertools import count
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
@@ -19,6 +18,7 @@ from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.registry import Continue, Done
 from jobdeck.core.settings import Settings
 from tests.support.context import FakeContext
+from tests.support.queue import Connection
 
 Json = dict[str, Any]
 
@@ -50,7 +50,7 @@ def worker_settings(sandbox: Sandbox, **more: Any) -> Settings:
 class MailWorld:
     """Names and addresses carry marks that must never be seen outside the tables."""
 
-    conn: psycopg.Connection[Any]
+    conn: Connection
     sandbox: Sandbox
     coach: UUID = field(default_factory=uuid4)
     contexts: list[FakeContext] = field(default_factory=list)

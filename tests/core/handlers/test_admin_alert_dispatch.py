@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -293,7 +292,7 @@ def test_a_number_that_is_none_is_counted_and_the_mail_goes_out(notices: NoticeW
 def test_two_runs_at_once_send_one_mail(notices: NoticeWorld, database_url: str) -> None:
     people = [admin(notices) for _ in range(3)]
     one, two = notices.context(), notices.context()
-    with psycopg.connect(database_url, autocommit=True) as second:
+    with Connection.connect(database_url, autocommit=True) as second:
         two.db = second
         original = two.raise_if_cancelled
 

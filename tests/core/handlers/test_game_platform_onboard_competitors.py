@@ -6,7 +6,6 @@ import threading
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Cancelled, PermanentError, RetryLater
@@ -14,6 +13,7 @@ from jobdeck.core.handlers import game_platform_onboard_competitors as onboard
 from jobdeck.core.registry import Continue
 from tests.core.handlers.world import World
 from tests.support.context import FakeContext, ended
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 
 
@@ -316,7 +316,7 @@ def test_a_person_who_is_deleted_while_the_vendor_is_asked_is_passed_over(world:
 
     def deleting(method: str, path: str, fields: Any) -> Any:
         if method == "POST" and fields["syned_user_id"] == str(person):
-            with psycopg.connect(database_url, autocommit=True) as connection:
+            with Connection.connect(database_url, autocommit=True) as connection:
                 connection.execute("delete from competitors where id = %s", (person,))
         return answer(method, path, fields)
 
@@ -532,7 +532,7 @@ def test_two_runs_at_once_create_one_account_each(world: World, database_url: st
     people = _people(world, 10)
     first = world.context()
     look_up = first.resources.clients.metactf.find_user
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with Connection.connect(database_url, autocommit=True) as connection:
         beside = World(connection, world.sandbox)
         second = beside.context(job_id=first.job.id)
         second.job = second.job._replace(run_token=2)

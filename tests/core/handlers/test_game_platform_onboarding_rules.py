@@ -7,7 +7,6 @@ import logging
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import PermanentError
@@ -29,6 +28,7 @@ from jobdeck.core.programme.sandbox import sample
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.registry import load
 from tests.core.handlers.world import World
+from tests.support.queue import Connection
 
 MINOR = {"is_18_or_over": False}
 ADULT = {"is_18_or_over": True, "email_school": "zz@example.org", "parent_name": None, "parent_email": None}
@@ -219,7 +219,7 @@ def test_errors_are_told_up_to_twenty_and_counted_exactly(world: World) -> None:
 
 
 @pytest.mark.slow
-def test_the_sample_gives_each_type_something_to_do_every_time_it_is_loaded(conn: psycopg.Connection[Any]) -> None:
+def test_the_sample_gives_each_type_something_to_do_every_time_it_is_loaded(conn: Connection) -> None:
     for _ in range(2):
         with Sandbox() as sandbox:
             world = World(conn, sandbox)

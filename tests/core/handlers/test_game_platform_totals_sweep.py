@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Cancelled, RetryLater
@@ -17,6 +16,7 @@ from jobdeck.core.registry import Continue
 from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, workers
 from tests.core.handlers.world import T0, World
 from tests.support.context import ended
+from tests.support.queue import Connection
 from tests.support.waiting import beside, until
 from tests.support.working import enqueue, outcomes
 
@@ -144,7 +144,7 @@ def test_a_solve_that_comes_in_during_the_sweep_keeps_the_flag(world: World, dat
     """The sweep has its snapshot and waits for the row; the sync commits a newer solve before it gets there."""
     (person,) = _people(world, 1)
     _dirty(world, person)
-    with psycopg.connect(database_url) as sync, psycopg.connect(database_url, autocommit=True) as looker:
+    with Connection.connect(database_url) as sync, Connection.connect(database_url, autocommit=True) as looker:
         sync.execute(
             "insert into game_platform_challenge_solves (synced_user_id, challenge_solve_id, challenge_points) "
             "values (%s, 99, 500)",
@@ -237,7 +237,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(world: World, database_url: 
     payload = {"forceAll": True, "batchSize": 2}
     job = enqueue(world.conn, "game_platform_totals_sweep", payload=payload)
     with workers(database_url, world.sandbox, tmp_path) as crew:
-        with psycopg.connect(database_url) as holder:
+        with Connection.connect(database_url) as holder:
             holder.execute("insert into game_platform_stats (competitor_id) values (%s)", (people[done],))
             kill_while_it_waits(crew, holder, world.conn)
             holder.rollback()

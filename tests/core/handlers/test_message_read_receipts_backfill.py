@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Cancelled
@@ -17,6 +16,7 @@ from jobdeck.core.queue import producer
 from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.killing import job_is_gone, kill_while_it_waits, workers
 from tests.core.handlers.notice_world import Crash, NoticeWorld, crash_at
+from tests.support.queue import Connection
 from tests.support.waiting import until
 
 TYPE = "message_read_receipts_backfill"
@@ -159,7 +159,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(
     archived(notices, 7)
     job = producer.enqueue(notices.conn, NewJob(TYPE, {"batchSize": 2}, max_attempts=5), actor="mara@local").job_id
     with workers(database_url, notices.sandbox, tmp_path) as crew:
-        with psycopg.connect(database_url) as holder:
+        with Connection.connect(database_url) as holder:
             holder.execute(
                 "insert into message_read_receipts (message_id, user_id) "
                 "select message_id, user_id from message_user_state order by archived_at, id offset %s limit 1",

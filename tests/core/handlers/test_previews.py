@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -22,9 +21,9 @@ from tests.core.handlers.notice_world import NoticeWorld, marks_in
 from tests.core.handlers.world import World
 from tests.core.programme.outbox_support import intent
 from tests.support.people import DENIED, People
+from tests.support.queue import Connection
 
 Json = dict[str, Any]
-Connection = psycopg.Connection[Any]
 
 NAMES = [known.task_type for known in registry.load()]
 MESSAGING = ("admin_alert_queue", "agreements", "alert_log", "competitor_announcement_campaigns",
@@ -137,7 +136,7 @@ def test_an_operator_reads_no_message_and_puts_and_sends_nothing(notices: Notice
         ("update admin_alert_queue set sent_at = now()", []),
         ("insert into message_read_receipts (message_id, user_id) values (gen_random_uuid(), %s)", [person]),
     ]
-    with notices.changes_nothing(), psycopg.connect(operator_url, autocommit=True) as operator:
+    with notices.changes_nothing(), Connection.connect(operator_url, autocommit=True) as operator:
         for statement, values in calls:
             with pytest.raises(DENIED):
                 operator.execute(statement.encode(), values)
@@ -170,7 +169,7 @@ def test_what_looks_ahead_for_an_operator_names_nobody(notices: NoticeWorld, ope
         ("select * from outbox_audience_outlook('all', null, 3)", []),
         ("select * from outbox_campaign_outlook(%s, null)", [campaign]),
     ]
-    with psycopg.connect(operator_url, autocommit=True) as operator:
+    with Connection.connect(operator_url, autocommit=True) as operator:
         for statement, values in calls:
             seen = operator.execute(statement.encode(), values).fetchall()
             assert seen != [], statement

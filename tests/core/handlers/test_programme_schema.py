@@ -9,6 +9,7 @@ import psycopg
 import pytest
 
 from jobdeck.core.programme.cutover import ends
+from tests.support.queue import Connection
 from tests.support.schema import install_everything
 
 pytestmark = pytest.mark.installation
@@ -98,23 +99,23 @@ order by 1, 2, 3
 
 
 @pytest.fixture
-def empty(empty_database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+def empty(empty_database_url: str) -> Iterator[Connection]:
+    with Connection.connect(empty_database_url, autocommit=True) as connection:
         yield connection
 
 
-def _count(connection: psycopg.Connection[Any], query: str) -> Any:
+def _count(connection: Connection, query: str) -> Any:
     return connection.execute(query.encode()).fetchall()[0][0]
 
 
-def test_a_second_run_changes_nothing(empty: psycopg.Connection[Any]) -> None:
+def test_a_second_run_changes_nothing(empty: Connection) -> None:
     install_everything(empty)
     first = empty.execute(CATALOGUE).fetchall()
     install_everything(empty)
     assert empty.execute(CATALOGUE).fetchall() == first
 
 
-def test_the_originals_rows_and_columns_survive(empty: psycopg.Connection[Any]) -> None:
+def test_the_originals_rows_and_columns_survive(empty: Connection) -> None:
     empty.execute(ORIGINAL)
     install_everything(empty)
     assert _count(empty, "select favourite_colour from profiles") == "green"
@@ -132,7 +133,7 @@ def test_the_originals_rows_and_columns_survive(empty: psycopg.Connection[Any]) 
     assert _count(empty, "select count(*) from game_platform_stats_duplicates") == 1
 
 
-def test_the_new_status_and_the_new_key_work_over_the_originals(empty: psycopg.Connection[Any]) -> None:
+def test_the_new_status_and_the_new_key_work_over_the_originals(empty: Connection) -> None:
     empty.execute(ORIGINAL)
     install_everything(empty)
     ends.stay(empty, actor="test", reason=None)
@@ -147,7 +148,7 @@ def test_the_new_status_and_the_new_key_work_over_the_originals(empty: psycopg.C
         empty.execute("insert into game_platform_sync_runs (status) values ('abandoned')")
 
 
-def test_a_team_takes_six(conn: psycopg.Connection[Any]) -> None:
+def test_a_team_takes_six(conn: Connection) -> None:
     conn.execute(
         "insert into profiles (id, email, full_name, first_name, last_name, school_name) values "
         "('00000000-0000-0000-0000-00000000000c', 'coach@example.org', 'A B', 'A', 'B', 'Example High')"
@@ -163,7 +164,7 @@ def test_a_team_takes_six(conn: psycopg.Connection[Any]) -> None:
         conn.execute(f"{add} offset 6".encode(), (1,))
 
 
-def test_nobody_is_given_the_trigger_functions(conn: psycopg.Connection[Any]) -> None:
+def test_nobody_is_given_the_trigger_functions(conn: Connection) -> None:
     conn.execute("drop role if exists sync_stranger")
     conn.execute("create role sync_stranger")
     try:

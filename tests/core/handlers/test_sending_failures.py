@@ -27,6 +27,7 @@ from jobdeck.core.registry import Continue, Done
 from tests.core.handlers.killing import workers
 from tests.core.handlers.notice_world import Crash, NoticeWorld, crash_at, named, run_by_worker, work_through_a_kill
 from tests.support.context import FakeContext, ended
+from tests.support.queue import Connection
 
 Json = dict[str, Any]
 Point = tuple[Any, str, bool, int]
@@ -726,7 +727,7 @@ def test_a_refused_address_is_its_forms_trouble_alone(notices: NoticeWorld) -> N
 def test_two_runs_at_once_send_one_probe_to_each(notices: NoticeWorld, database_url: str) -> None:
     forms(notices, 3, False)
     one, two = notices.context(), notices.context()
-    with psycopg.connect(database_url, autocommit=True) as second:
+    with Connection.connect(database_url, autocommit=True) as second:
         two.db = second
         original = two.raise_if_cancelled
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core import registry
@@ -15,6 +14,7 @@ from jobdeck.core.programme.vendors.sms import segments
 from jobdeck.core.registry import Continue
 from tests.core.handlers.notice_world import NUMBER, NoticeWorld
 from tests.support.context import ended
+from tests.support.queue import Connection
 
 TYPE = "sms_digest_processor"
 COACH = UUID(int=7)
@@ -308,7 +308,7 @@ def test_two_runs_at_once_tell_everybody_once(notices: NoticeWorld, database_url
     for _ in range(3):
         notices.reader()
     one, two = notices.context(), notices.context()
-    with psycopg.connect(database_url, autocommit=True) as second:
+    with Connection.connect(database_url, autocommit=True) as second:
         two.db = second
         original = two.raise_if_cancelled
 

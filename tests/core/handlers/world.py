@@ -8,7 +8,6 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 from psycopg.rows import dict_row
 
 from jobdeck.core.handlers.game_platform_sync import Params, run
@@ -16,6 +15,7 @@ from jobdeck.core.programme.sandbox.metactf import Account, flash_event, solve
 from jobdeck.core.programme.sandbox.server import Sandbox
 from jobdeck.core.registry import Continue, Done
 from tests.support.context import FakeContext, run_once, sandbox_settings
+from tests.support.queue import Connection
 
 Json = dict[str, Any]
 T0 = 1_755_000_000
@@ -32,7 +32,7 @@ TABLES = (
 class World:
     """Both sides. Names and addresses carry marks that must never be seen outside the tables."""
 
-    conn: psycopg.Connection[Any]
+    conn: Connection
     sandbox: Sandbox
     contexts: list[FakeContext] = field(default_factory=list)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
+import psycopg
+
 from jobdeck.core.http.clients.gate import Limits
 from jobdeck.core.http.server import CONNECTIONS, Door
 from jobdeck.core.postgres.database import Database
@@ -17,7 +19,7 @@ from jobdeck.core.programme.sandbox.sendgrid import SendGrid
 from jobdeck.core.programme.sandbox.twilio import TOKEN
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.registry import Done, JobType, Registry
-from tests.support.queue import OUT_OF_THE_WAY, Connection, advance
+from tests.support.queue import OUT_OF_THE_WAY, Connection
 from tests.support.serving import Got, ask
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import job_type, quick_settings
@@ -98,7 +100,7 @@ def opened(
             door.drain()
 
 
-def waiting(conn: Connection) -> int:
+def waiting(conn: psycopg.Connection[Any]) -> int:
     """Events that have been kept and not applied."""
     row = conn.execute("SELECT count(*) FROM provider_events WHERE applied_at IS NULL").fetchone()
     assert row is not None
@@ -114,7 +116,7 @@ def history(conn: Connection) -> list[tuple[Any, ...]]:
 
 def pass_time(conn: Connection, delta: timedelta) -> None:
     """Lets time pass for the queue and for what was told of it."""
-    advance(conn, delta)
+    conn.advance(delta)
     for shift in (-OUT_OF_THE_WAY, OUT_OF_THE_WAY - delta):
         conn.execute("UPDATE job_alarms SET since = since + %s", (shift,))
 

@@ -28,7 +28,7 @@ from tests.core.alerts.test_sentry import Receiver, receiving
 from tests.core.http.support import opened, pass_time
 from tests.support.examples import examples
 from tests.support.health import announce, called
-from tests.support.queue import ACTOR, Connection, add, advance, claim, now, value
+from tests.support.queue import ACTOR, Connection
 from tests.support.run_history import History
 from tests.support.waiting import until
 from tests.support.working import enqueue, job_type, quick_settings, working
@@ -103,14 +103,14 @@ class TestSentinel:
     def test_a_stalled_queue_is_an_alarm(self, conn: Connection, sentry: Receiver) -> None:
         alerts = alerts_to(sentry)
         watcher = Sentinel(alerts, "host")
-        add(conn)
+        conn.add()
         announce(conn)
         watcher.look(conn)
         pass_time(conn, 16 * MINUTE)
         announce(conn)
         keep_up(conn)
         watcher.look(conn)
-        claim(conn)
+        conn.claim()
         watcher.look(conn)
         alerts.close()
         assert [level for level, _ in told(sentry)] == ["error", "info"]
@@ -121,7 +121,7 @@ class TestSentinel:
     ) -> None:
         alerts = [alerts_to(sentry), alerts_to(sentry)]
         announce(conn)
-        at = now(conn)
+        at = conn.now()
         for task_type in ("pull", "push"):
             History(conn, task_type).ran(at, failed=30)
         conn.execute("SELECT job_stats_judge(clock_timestamp())")
@@ -138,7 +138,7 @@ class TestSentinel:
     def test_a_pause_is_no_alarm(self, conn: Connection, sentry: Receiver) -> None:
         alerts = alerts_to(sentry)
         announce(conn)
-        add(conn)
+        conn.add()
         operator.pause(conn, reason=None, actor=ACTOR)
         pass_time(conn, 30 * MINUTE)
         announce(conn)
@@ -163,14 +163,14 @@ class TestSentinel:
         monkeypatch.setattr("jobdeck.core.http.background.STEP_SECONDS", 0.02)
         monkeypatch.setattr("jobdeck.core.http.background.LOOK_SECONDS", 0.02)
         with opened(database_url, sentry_dsn=sentry.dsn, cron_interval_minutes=1) as door:
-            assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 1
-            until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm of a trigger that never came")
+            assert conn.value("SELECT trigger_minutes FROM job_queue_settings") == 1
+            until(lambda: conn.value("SELECT count(*) FROM job_alarms"), "the alarm of a trigger that never came")
             door.run()
-            until(lambda: not value(conn, "SELECT count(*) FROM job_alarms"), "the first alarm's end")
+            until(lambda: not conn.value("SELECT count(*) FROM job_alarms"), "the first alarm's end")
             pass_time(conn, 4 * MINUTE)
-            until(lambda: value(conn, TRIGGER_ALARM), "the alarm")
+            until(lambda: conn.value(TRIGGER_ALARM), "the alarm")
             door.run()
-            until(lambda: not value(conn, TRIGGER_ALARM), "its end")
+            until(lambda: not conn.value(TRIGGER_ALARM), "its end")
         messages = [message for _, message in told(sentry)]
         assert any(message.startswith("The scheduler has stopped") for message in messages)
         assert any(message.startswith("Recovered: trigger.") for message in messages)
@@ -180,10 +180,10 @@ class TestSentinel:
         self, database_url: str, conn: Connection, sentry: Receiver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("jobdeck.core.worker.maintenance.LOOK_SECONDS", 0.02)
-        add(conn, "unheard_of")
+        conn.add("unheard_of")
         pass_time(conn, 20 * MINUTE)
         with working(database_url, settings=quick_settings(sentry_dsn=sentry.dsn)):
-            until(lambda: value(conn, "SELECT count(*) FROM job_alarms"), "the alarm")
+            until(lambda: conn.value("SELECT count(*) FROM job_alarms"), "the alarm")
         assert told(sentry)[0][1].startswith(
             "unheard_of: 1 job is due, and the one live worker does not handle this type."
         )
@@ -194,16 +194,16 @@ class TestLostRuns:
     def test_each_lost_run_is_told_and_the_last_attempt_as_a_failure(
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:
-        again = add(conn, max_attempts=3)
-        last = add(conn, max_attempts=1)
-        series = add(conn, max_attempts=1, recurrence_interval_minutes=60)
-        claim(conn, worker="silent-1")
-        advance(conn, 2 * MINUTE)
+        again = conn.add(max_attempts=3)
+        last = conn.add(max_attempts=1)
+        series = conn.add(max_attempts=1, recurrence_interval_minutes=60)
+        conn.claim(worker="silent-1")
+        conn.advance(2 * MINUTE)
         with working(
             database_url, job_type("alpha", lambda _p, _c: Done()), settings=quick_settings(sentry_dsn=sentry.dsn)
         ):
-            until(lambda: value(conn, "SELECT count(*) FROM job_runs WHERE outcome = 'lost'") == 3, "the reaper")
-            until(lambda: value(conn, "SELECT count(*) FROM job_runs WHERE outcome = 'succeeded'") == 1, "the retry")
+            until(lambda: conn.value("SELECT count(*) FROM job_runs WHERE outcome = 'lost'") == 3, "the reaper")
+            until(lambda: conn.value("SELECT count(*) FROM job_runs WHERE outcome = 'succeeded'") == 1, "the retry")
         seen = {event["tags"]["job_id"]: event for event in sentry.events if "job_id" in event["tags"]}
         assert {key: (event["level"], event["tags"]["outcome"]) for key, event in seen.items()} == {
             str(again.id): ("warning", "lost"),
@@ -219,8 +219,8 @@ class TestLostRuns:
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:
         producer.enqueue_many(conn, [NewJob("alpha")] * 60, actor=ACTOR)
-        claim(conn, limit=60, worker="silent-1")
-        advance(conn, 2 * MINUTE)
+        conn.claim(limit=60, worker="silent-1")
+        conn.advance(2 * MINUTE)
         with Database(database_url, application_name="test") as database:
             cycle = Worker(database, Registry([]), quick_settings(sentry_dsn=sentry.dsn))
             cycle.run_cycle()
@@ -303,7 +303,7 @@ class TestCheckIns:
             with opened(database_url, sentry_dsn=sentry.dsn, sentry_check_ins=asked) as door:
                 assert door.run().data["processed"] == 1
             assert len(check_ins(sentry)) == int(asked)
-            advance(conn, timedelta(hours=1))
+            conn.advance(timedelta(hours=1))
 
 
 def check_ins(server: Receiver) -> list[dict[str, Any]]:
@@ -331,12 +331,12 @@ ERRORS = st.one_of(
 
 @pytest.mark.thorough
 def test_errors_group_in_sentry_as_they_do_in_the_list_of_errors(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    with Connection.connect(database_url, autocommit=True) as conn:
 
         @settings(max_examples=examples(400), deadline=None, database=None)
         @given(st.none() | TEXTS, st.none() | ERRORS)
         def check(kind: str | None, error: str | None) -> None:
-            assert fingerprint(kind, error) == value(conn, "SELECT job_error_fingerprint(%s, %s)", kind, error)
+            assert fingerprint(kind, error) == conn.value("SELECT job_error_fingerprint(%s, %s)", kind, error)
 
         check()
 

@@ -9,7 +9,6 @@ from itertools import count
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -24,7 +23,7 @@ from jobdeck.core.settings import Settings
 from tests.core.http.support import waiting
 from tests.core.http.test_precedence import T0, Campaign, form
 from tests.support.examples import examples
-from tests.support.queue import Connection, value
+from tests.support.queue import Connection
 from tests.support.waiting import until
 
 Json = dict[str, Any]
@@ -57,7 +56,7 @@ class World:
         campaign = Campaign(conn)
         self.message, self.recipient = campaign.messages[0], campaign.recipients[0]
         self.form = form(conn, campaign)
-        self.address = value(conn, "SELECT address FROM outbox_messages WHERE id = %s", self.message)
+        self.address = conn.value("SELECT address FROM outbox_messages WHERE id = %s", self.message)
         self.phone = f"+1500555{next(_numbers)}"
         conn.execute(
             "UPDATE agreements SET recipient_email_verification_outbox_id = %s WHERE id = %s", (self.message, self.form)
@@ -110,16 +109,16 @@ def test_who_came_back_to_a_group_gets_its_mail_whichever_is_told_first(
     story = [world.event("group_unsubscribe", 1), world.event("group_resubscribe", 5)]
     for place in order:
         world.told([story[place]])
-    assert value(conn, "SELECT count(*) FROM email_suppressions") == 0
+    assert conn.value("SELECT count(*) FROM email_suppressions") == 0
     world.told([world.event("group_unsubscribe", 9)])
-    assert value(conn, "SELECT count(*) FROM email_suppressions") == 1
+    assert conn.value("SELECT count(*) FROM email_suppressions") == 1
 
 
 def test_a_late_word_of_coming_back_does_not_undo_a_later_leaving(conn: Connection) -> None:
     world = World(conn)
     for name, at in (("group_unsubscribe", 1), ("group_unsubscribe", 9), ("group_resubscribe", 5)):
         world.told([world.event(name, at)])
-    assert value(conn, "SELECT count(*) FROM email_suppressions") == 1
+    assert conn.value("SELECT count(*) FROM email_suppressions") == 1
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
@@ -128,9 +127,9 @@ def test_who_takes_texts_again_is_sent_them_whichever_is_told_first(conn: Connec
     story = [world.event("stop", 1), world.event("start", 5)]
     for place in order:
         world.told([story[place]])
-    assert value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == 0
+    assert conn.value("SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == 0
     world.told([world.event("stop", 9)])
-    assert value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == 1
+    assert conn.value("SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL") == 1
 
 
 def test_a_number_that_cannot_take_texts_is_not_made_usable_by_coming_back(conn: Connection) -> None:
@@ -167,9 +166,9 @@ def test_one_that_could_not_be_applied_is_tried_again_by_itself(conn: Connection
     outbox.record_events(conn, [world.event("spamreport", 1)])
     assert outbox.apply_events(conn)["failed"] == 1
     outbox.record_events(conn, [world.event("deferred", at) for at in range(10, 60)])
-    before = value(conn, "SELECT last_value FROM tries")
+    before = conn.value("SELECT last_value FROM tries")
     assert outbox.apply_events(conn) == {"seen": 51, "applied": 0, "unmatched": 0, "failed": 1}
-    assert value(conn, "SELECT last_value FROM tries") == before + 1
+    assert conn.value("SELECT last_value FROM tries") == before + 1
 
 
 def break_suppressions(conn: Connection) -> None:
@@ -216,7 +215,7 @@ class TestApplier:
             found = background.UpkeepThread(database, load_plugins()[0].upkeep[0], Settings(), pressed)
             found.thread.start()
             try:
-                with psycopg.connect(database_url, autocommit=True) as other:
+                with Connection.connect(database_url, autocommit=True) as other:
                     until(lambda: not waiting(other), "applying")
             finally:
                 found.stop()

@@ -17,7 +17,7 @@ from jobdeck.core.programme import webhooks
 from jobdeck.core.registry import Done
 from tests.core.cli.support import started
 from tests.core.http.support import BEARER, FINE, SECRET, Open, answer_of, history, opened
-from tests.support.queue import Connection, rows, value
+from tests.support.queue import Connection
 from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes, status_of
@@ -254,11 +254,11 @@ class TestTooMany:
                 thread.join()
             grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         assert done > 0
-        refused = rows(conn, "SELECT * FROM job_worker_runs WHERE source = 'door'")
+        refused = conn.rows("SELECT * FROM job_worker_runs WHERE source = 'door'")
         assert len(refused) == 1
         assert "10500" in refused[0]["message"] or sum_of(refused[0]["message"]) == 10_500
         assert refused[0]["status"] == "refused"
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
         assert grown < 24 * 1024, f"{grown} KiB more at the peak"
 
 

@@ -13,7 +13,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry import Done
 from tests.core.http.support import BEARER, FINE, SECRET, history, opened, pass_time
-from tests.support.queue import ACTOR, Connection, rows
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import Held, enqueue, job_type, outcomes, status_of
 
@@ -81,7 +81,7 @@ class TestAnswers:
         assert failed["attempts"] == 1
         assert "no luck" in failed["lastError"]
         assert JANE not in got.body.decode()
-        (run,) = rows(conn, "SELECT * FROM job_worker_runs")
+        (run,) = conn.rows("SELECT * FROM job_worker_runs")
         assert (run["source"], run["http_method"], run["http_status"]) == ("cron_http", method, 200)
         assert (run["due_before"], run["claimed"], run["succeeded"], run["failed"]) == (3, 3, 2, 1)
         assert (run["status"], run["processed"], len(run["results"])) == ("ok", 3, 3)
@@ -236,7 +236,7 @@ class TestEnding:
             held.wait_for()
         caller.join()
         assert outcomes(conn) == ["released"]
-        assert rows(conn, "SELECT status, attempts FROM job_queue WHERE id = %s", job.id) == [
+        assert conn.rows("SELECT status, attempts FROM job_queue WHERE id = %s", job.id) == [
             {"status": "pending", "attempts": 0}
         ]
         assert [one[1] for one in history(conn)] == ["ok"]

@@ -23,7 +23,7 @@ from jobdeck.core.registry import Done
 from tests.core.alerts.test_sentry import receiving
 from tests.core.cli.support import environment, runner
 from tests.core.http.support import opened, pass_time
-from tests.support.queue import Connection, rows
+from tests.support.queue import Connection
 from tests.support.working import enqueue, job_type
 
 EVERY = int(os.environ.get("CRON_DAY_MINUTES", "5"))
@@ -33,8 +33,8 @@ SERIES = {"sync": 15, "totals": 30, "digest": 60, "nightly": 1440}
 
 
 def ran(conn: Connection, task_type: str) -> list[dict[str, Any]]:
-    return rows(
-        conn, "SELECT outcome, due_at, started_at FROM job_runs WHERE task_type = %s ORDER BY run_token", task_type
+    return conn.rows(
+        "SELECT outcome, due_at, started_at FROM job_runs WHERE task_type = %s ORDER BY run_token", task_type
     )
 
 
@@ -75,7 +75,7 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
                 conn.execute("VACUUM")
         pass_time(conn, -EVERY * MINUTE)
         assert verdict()[0] is Verdict.OK
-        calls = [row["started_at"] for row in rows(conn, "SELECT started_at FROM job_worker_runs ORDER BY 1")]
+        calls = [row["started_at"] for row in conn.rows("SELECT started_at FROM job_worker_runs ORDER BY 1")]
         assert len(calls) == 24 * 60 // EVERY
         for name, minutes in SERIES.items():
             found = ran(conn, name)

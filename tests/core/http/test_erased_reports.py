@@ -16,7 +16,7 @@ from tests.core.http.test_webhooks import ADDRESS, accepted, event
 from tests.core.programme.erasure_world import KEY, hashes
 from tests.core.programme.test_pull import pull, send
 from tests.support.dump import dumped, places
-from tests.support.queue import Connection, rows, value
+from tests.support.queue import Connection
 from tests.support.waiting import until
 
 
@@ -38,8 +38,8 @@ def test_a_pushed_report_after_an_erasure_keeps_the_hash_alone(database_url: str
     with opened(database_url, erasure_key=KEY) as door:
         door.report([event("bounce", type="bounce", outbox_id=message)])
         until(lambda: waiting(conn) == 0, "applying")
-    assert value(conn, "SELECT state FROM outbox_messages") == "bounced"
-    (bar,) = rows(conn, "SELECT address_norm, reason FROM email_suppressions")
+    assert conn.value("SELECT state FROM outbox_messages") == "bounced"
+    (bar,) = conn.rows("SELECT address_norm, reason FROM email_suppressions")
     assert (bar["address_norm"][:7], bar["reason"]) == ("erased-", "hard_bounce")
     assert places(dumped(conn), [ADDRESS, *hashes(ADDRESS)]) == {}
 
@@ -51,7 +51,7 @@ def test_a_pulled_report_after_an_erasure_keeps_the_hash_alone(world: MailWorld)
     send(world, 2)
     erased(world.conn, address)
     pull(world, JOBDECK_ERASURE_KEY=KEY)
-    (bar,) = rows(world.conn, "SELECT address_norm, reason FROM email_suppressions")
+    (bar,) = world.conn.rows("SELECT address_norm, reason FROM email_suppressions")
     assert (bar["address_norm"][:7], bar["reason"]) == ("erased-", "hard_bounce")
     assert places(dumped(world.conn), [address, *hashes(address)]) == {}
     assert pull(world, JOBDECK_ERASURE_KEY=KEY).new == 0
@@ -63,4 +63,4 @@ def test_without_the_key_a_report_still_blocks_its_address(world: MailWorld) -> 
     send(world, 2)
     erased(world.conn, address)
     pull(world)
-    assert rows(world.conn, "SELECT address_norm FROM email_suppressions") == [{"address_norm": address}]
+    assert world.conn.rows("SELECT address_norm FROM email_suppressions") == [{"address_norm": address}]

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from jobdeck.core.queue import leases, operator
 from tests.core.http.exporting import of_the_queue
 from tests.core.http.support import METRICS, opened
-from tests.support.queue import ACTOR, WORKER, Connection, add, claim, now
+from tests.support.queue import ACTOR, WORKER, Connection
 from tests.support.run_history import History
 from tests.support.serving import ask
 from tests.support.working import enqueue
@@ -43,9 +43,9 @@ def test_metrics_count_jobs_that_are_only_claimed_apart_from_those_that_run(
     database_url: str, conn: Connection
 ) -> None:
     for _ in range(3):
-        add(conn)
-    first, *_ = claim(conn, free=0)
-    leases.heartbeat(conn, WORKER, [(first.id, first.run_token, None)], 60, {first.run_token: now(conn).timestamp()})
+        conn.add()
+    first, *_ = conn.claim(free=0)
+    leases.heartbeat(conn, WORKER, [(first.id, first.run_token, None)], 60, {first.run_token: conn.now().timestamp()})
     with opened(database_url) as door:
         told = samples(of_the_queue(door))
     assert told['jobdeck_jobs{status="running"}'] == 1
@@ -56,10 +56,10 @@ def test_metrics_count_jobs_that_are_only_claimed_apart_from_those_that_run(
 def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fine")
     operator.pause(conn, reason=None, actor=ACTOR)
-    History(conn, "push").ran(now(conn), succeeded=10, failed=30)
+    History(conn, "push").ran(conn.now(), succeeded=10, failed=30)
     conn.execute("INSERT INTO job_types (task_type, critical_share) VALUES ('push', 0.9), ('\\\"{\n}', NULL)")
     conn.execute("UPDATE job_types SET warning_share = 0.5 WHERE task_type = 'push'")
-    History(conn, '\\"{\n}').ran(now(conn), succeeded=1)
+    History(conn, '\\"{\n}').ran(conn.now(), succeeded=1)
     conn.execute("SELECT job_stats_judge(clock_timestamp())")
     with opened(database_url) as door:
         door.run()
@@ -104,10 +104,10 @@ class TestHistograms:
     @pytest.mark.slow
     def test_each_type_has_one_of_waits_and_one_of_durations(self, database_url: str, conn: Connection) -> None:
         history = History(conn, "push")
-        history.ran(now(conn), succeeded=3)
+        history.ran(conn.now(), succeeded=3)
         history.add_up()
-        history.ran(now(conn), failed=2, lost=7, released=1)
-        history.ran_dry(now(conn), succeeded=5)
+        history.ran(conn.now(), failed=2, lost=7, released=1)
+        history.ran_dry(conn.now(), succeeded=5)
         told = samples(self.text(database_url))
         for name in ("wait", "duration"):
             buckets = {key: runs for key, runs in told.items() if key.startswith(f"jobdeck_run_{name}_seconds_bucket")}
@@ -122,7 +122,7 @@ class TestHistograms:
     @pytest.mark.slow
     def test_they_do_not_become_smaller_when_statistics_are_removed(self, database_url: str, conn: Connection) -> None:
         history = History(conn, "push")
-        history.ran(now(conn) - timedelta(days=40), succeeded=3)
+        history.ran(conn.now() - timedelta(days=40), succeeded=3)
         history.add_up()
         before = samples(self.text(database_url))
         conn.execute("SELECT job_retain_line(name, now(), 1000) FROM job_retention WHERE name LIKE 'job_stat%'")
@@ -133,7 +133,7 @@ class TestHistograms:
         assert kept.items() <= after.items()
 
     def test_readers_of_open_metrics_understand_them(self, database_url: str, conn: Connection) -> None:
-        History(conn, 'a"\\').ran(now(conn), succeeded=2)
+        History(conn, 'a"\\').ran(conn.now(), succeeded=2)
         text = self.text(database_url, "application/openmetrics-text; version=1.0.0")
         families = {family.name: family for family in open_metrics_families(text)}  # type: ignore[no-untyped-call]
         family = families["jobdeck_run_duration_seconds"]

@@ -36,7 +36,7 @@ from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from jobdeck.core.queue.producers import tokens
 from tests.core.http.support import METRICS, PUBLIC, SECRET, Open, opened
 from tests.core.http.test_webhooks import sms
-from tests.support.queue import Connection, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 
 Json = dict[str, Any]
@@ -192,8 +192,7 @@ def test_every_answer_is_one_that_is_described(
             checked()
         grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         line.close()
-        with door.database.connection() as other:
-            until(lambda: not value(other, "SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")
+        door.settled()
         assert door.run().status == 200
     assert grown < GROWTH_KIB, f"{grown} KiB more than after the first round"
     complaints = [

@@ -9,7 +9,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError
@@ -21,7 +20,7 @@ from tests.core.http.support import PUBLIC, opened
 from tests.core.http.test_webhooks import accepted, event, sign, state
 from tests.support.health import findings
 from tests.support.people import make_groups
-from tests.support.queue import Connection, rows, value
+from tests.support.queue import Connection
 from tests.support.serving import Quiet, serving
 from tests.support.waiting import PATIENCE, until
 
@@ -79,7 +78,7 @@ def test_a_request_is_handed_on_byte_by_byte_with_its_signature(
         body, headers = sign(door, body)
         assert door.call("POST", "/api/sendgrid/events", body, headers).status == 200
         until(lambda: len(other.got) == 1, "handing on")
-        until(lambda: value(conn, KEPT) == 0, "removing what was handed on")
+        until(lambda: conn.value(KEPT) == 0, "removing what was handed on")
         until(lambda: state(conn, message) == "delivered", "applying")
         path, got, same = other.got[0]
         assert path == f"/api/sendgrid/events?token={TOKEN}"
@@ -94,7 +93,7 @@ def test_events_of_our_own_mail_are_not_handed_on(database_url: str, conn: Conne
         ours = event(outbox_id=accepted(conn))
         nested = {**event(), "custom_args": {"outbox_id": str(uuid4())}}
         assert door.report([ours, nested]).status == 200
-        assert value(conn, KEPT) == 0
+        assert conn.value(KEPT) == 0
         assert door.report([ours, event(outbox_id="none")]).status == 200
         until(lambda: len(other.got) == 1, "handing on")
 
@@ -102,7 +101,7 @@ def test_events_of_our_own_mail_are_not_handed_on(database_url: str, conn: Conne
 def test_without_a_second_receiver_nothing_is_kept(database_url: str, conn: Connection) -> None:
     with opened(database_url) as door:
         assert door.report([foreign()]).data["new"] == 1
-    assert value(conn, KEPT) == 0
+    assert conn.value(KEPT) == 0
 
 
 def test_the_answer_does_not_wait_for_the_second_receiver(database_url: str, conn: Connection, other: Receiver) -> None:
@@ -111,9 +110,9 @@ def test_the_answer_does_not_wait_for_the_second_receiver(database_url: str, con
         assert door.report([foreign()]).status == 200
         until(lambda: len(other.got) == 1, "handing on")
         assert door.report([foreign()]).status == 200
-        assert value(conn, KEPT) == 2
+        assert conn.value(KEPT) == 2
         other.held.set()
-        until(lambda: value(conn, KEPT) == 0, "handing on both")
+        until(lambda: conn.value(KEPT) == 0, "handing on both")
 
 
 def hurry(conn: Connection) -> None:
@@ -130,12 +129,12 @@ def test_what_the_second_receiver_does_not_take_is_kept_until_it_does(
     other.status = status
     with opened(database_url, sendgrid_event_forward_url=other.url) as door:
         assert door.report([foreign()]).data["new"] == 1
-        until(lambda: value(conn, f"{KEPT} WHERE {REFUSED}") == 1, "a refusal")
+        until(lambda: conn.value(f"{KEPT} WHERE {REFUSED}") == 1, "a refusal")
         assert [path for path, _, _ in other.got] == [f"/api/sendgrid/events?token={TOKEN}"]
         other.status = 204
         hurry(conn)
         assert door.report([foreign()]).data["new"] == 1
-        until(lambda: value(conn, KEPT) == 0, "handing on both")
+        until(lambda: conn.value(KEPT) == 0, "handing on both")
     written = repr([vars(record) for record in caplog.records if not record.name.startswith("psycopg")])
     assert f"answered {status}" in written
     assert TOKEN not in written
@@ -148,7 +147,7 @@ def test_a_second_receiver_that_is_away_loses_nothing(database_url: str, conn: C
     configured = settings(receiver.url)
     with opened(database_url, sendgrid_event_forward_url="http://127.0.0.1:1/") as door:
         assert [door.report([foreign()]).status for _ in range(3)] == [200] * 3
-    assert value(conn, KEPT) == 3
+    assert conn.value(KEPT) == 3
     hurry(conn)
     with serving(receiver.server):
         assert [hand_on.hand_on_one(conn, configured) for _ in range(4)] == [True, True, True, False]
@@ -163,14 +162,14 @@ def test_attempts_get_rarer_and_one_request_holds_up_no_other(conn: Connection, 
     for _ in range(8):
         hurry(conn)
         assert not hand_on.hand_on_one(conn, configured)
-        seconds = float(value(conn, "SELECT extract(epoch FROM next_at - now()) FROM provider_requests"))
+        seconds = float(conn.value("SELECT extract(epoch FROM next_at - now()) FROM provider_requests"))
         waits.append(round(seconds, -1))
     assert waits == [30, 60, 120, 240, 480, 900, 900, 900]
     other.status = 200
     conn.execute("UPDATE job_upkeep SET failed_at = NULL WHERE part = 'handing events on'")
     keep(conn, b"[2]")
     assert hand_on.hand_on_one(conn, configured)
-    assert rows(conn, "SELECT body FROM provider_requests") == [{"body": b"[1]"}]
+    assert conn.rows("SELECT body FROM provider_requests") == [{"body": b"[1]"}]
 
 
 def test_after_a_failure_new_requests_bring_no_attempts_for_a_while(conn: Connection, other: Receiver) -> None:
@@ -189,8 +188,8 @@ def test_a_request_that_another_server_sends_is_left_to_it(
 ) -> None:
 
     keep(conn, b"[1]")
-    assert value(conn, "SELECT count(*) FROM outbox_request_take(60)") == 1
-    with psycopg.connect(database_url, autocommit=True) as second:
+    assert conn.value("SELECT count(*) FROM outbox_request_take(60)") == 1
+    with Connection.connect(database_url, autocommit=True) as second:
         assert not hand_on.hand_on_one(second, settings(other.url))
     assert other.got == []
 
@@ -203,7 +202,7 @@ def test_a_repeated_request_is_kept_once_with_the_newest_signature(database_url:
         assert door.report(sent).data["new"] == 1
         door.vendor.clock = lambda: now
         assert door.report(sent).data["new"] == 0
-    assert value(conn, "SELECT signed_at FROM provider_requests") == str(int(now))
+    assert conn.value("SELECT signed_at FROM provider_requests") == str(int(now))
 
 
 def test_a_request_that_was_handed_on_is_not_handed_on_again(
@@ -211,7 +210,7 @@ def test_a_request_that_was_handed_on_is_not_handed_on_again(
 ) -> None:
     with opened(database_url, sendgrid_event_forward_url=other.url) as door:
         assert door.report([foreign()], **{hand_on.HANDED_ON: "1"}).data["new"] == 1
-        assert value(conn, KEPT) == 0
+        assert conn.value(KEPT) == 0
         door.report([foreign()])
         until(lambda: len(other.got) == 1, "handing on")
     assert other.got[0][1][hand_on.HANDED_ON.lower()] == "1"
@@ -258,7 +257,7 @@ def test_a_second_receiver_that_drips_is_given_up(conn: Connection, monkeypatch:
             assert not hand_on.hand_on_one(conn, settings(server.url))
             assert server.gone.wait(PATIENCE)
             assert server.sent < 300
-    assert value(conn, KEPT) == 1
+    assert conn.value(KEPT) == 1
 
 
 @pytest.mark.slow
@@ -287,7 +286,7 @@ def test_health_says_when_the_second_receiver_has_taken_nothing_for_three_minute
     hand_on.hand_on_one(conn, settings(other.url))
     assert trouble(conn) == []
     hand_on.hand_on_one(conn, Settings())
-    assert value(conn, "SELECT count(*) FROM job_upkeep WHERE part = 'handing events on'") == 0
+    assert conn.value("SELECT count(*) FROM job_upkeep WHERE part = 'handing events on'") == 0
 
 
 def test_a_request_that_cannot_be_kept_is_not_answered_as_if_it_were(
@@ -296,7 +295,7 @@ def test_a_request_that_cannot_be_kept_is_not_answered_as_if_it_were(
     with opened(database_url, sendgrid_event_forward_url=other.url) as door:
         conn.execute("ALTER TABLE provider_requests RENAME TO gone")
         assert door.report([foreign()]).status >= 500
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
         conn.execute("ALTER TABLE gone RENAME TO provider_requests")
         assert door.report([foreign()]).status == 200
 

@@ -10,7 +10,7 @@ from jobdeck.core.programme.messaging import campaigns, outbox
 from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.read import history
 from tests.support.people import GROUPS, People
-from tests.support.queue import Connection, add, changes_nothing, value
+from tests.support.queue import Connection
 
 SOMEBODY_ELSE = "root@elsewhere"
 
@@ -134,15 +134,15 @@ PERSONAL = ("competitors", "profiles", "messages", "agreements", "outbox_message
 def test_what_no_group_may_is_refused_and_changes_nothing(
     conn: Connection, people: People, database_url: str, group: str
 ) -> None:
-    add(conn)
-    with changes_nothing(conn), people.sign_in(database_url, group) as signed_in:
+    conn.add()
+    with conn.changes_nothing(), people.sign_in(database_url, group) as signed_in:
         assert [statement for statement in NEVER if not denied(signed_in, statement)] == []
 
 
 def test_an_operator_reads_no_address_and_changes_nothing_past_the_audit(
     conn: Connection, people: People, database_url: str
 ) -> None:
-    with changes_nothing(conn), people.sign_in(database_url, "job_operator") as operator:
+    with conn.changes_nothing(), people.sign_in(database_url, "job_operator") as operator:
         assert [statement for statement in OPERATOR_NEVER if not denied(operator, statement)] == []
         assert readable(operator) == []
 
@@ -246,9 +246,9 @@ def test_a_viewer_reads_nobodys_data(conn: Connection, people: People, database_
 def test_what_an_operator_does_is_on_record_under_the_role_that_signed_in(
     conn: Connection, people: People, database_url: str
 ) -> None:
-    job = add(conn)
+    job = conn.add()
     with people.sign_in(database_url, "job_operator") as operator:
-        role = value(operator, "SELECT session_user::text")
+        role = operator.value("SELECT session_user::text")
         queue_operator.pause(operator, reason="a reason", actor=SOMEBODY_ELSE)
         queue_operator.resume(operator, actor=SOMEBODY_ELSE)
         queue_operator.cancel(operator, [job.id], actor=SOMEBODY_ELSE)
@@ -272,7 +272,7 @@ def test_each_event_that_was_pulled_is_on_record_once_with_its_address_masked(
             "address": "Ada.Lane@example.org", "payload": {}}  # fmt: skip
     text = {"provider": "twilio", "event_key": "SM1", "event": "stop", "occurred_at": 1.7e9, "address": "+14155550123"}
     with people.sign_in(database_url, "job_worker") as worker:
-        role = value(worker, "SELECT session_user::text")
+        role = worker.value("SELECT session_user::text")
         assert outbox.record_pulled(worker, [mail, text], {"sendgrid:bounces": "1"}, actor=SOMEBODY_ELSE) == 2
         assert outbox.record_pulled(worker, [mail, text], {}, actor=SOMEBODY_ELSE) == 0
     (entry,) = history.audit().run(conn)

@@ -27,7 +27,7 @@ from tests.core.cli.test_docs import command_of, unknown_options
 from tests.core.http.exporting import exported, exporting, of_the_queue, values
 from tests.core.http.support import METRICS, opened
 from tests.core.http.test_webhooks import event
-from tests.support.queue import Connection, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import enqueue, job_type, outcomes
 
@@ -210,7 +210,7 @@ def test_the_other_thresholds_are_those_of_the_program(conn: Connection) -> None
     assert silent
     ages = [int(silent[1]) - 1, int(silent[1])]
     statement = "SELECT job_worker_is_alive(now() - make_interval(secs => %s), now())"
-    assert [value(conn, statement, age) for age in ages] == [True, False]
+    assert [conn.value(statement, age) for age in ages] == [True, False]
 
 
 def test_each_rule_names_a_part_of_the_operators_page_and_a_command_that_exist() -> None:

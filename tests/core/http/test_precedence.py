@@ -12,16 +12,15 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.core.http.support import Open, opened, waiting
 from tests.support.examples import examples
+from tests.support.queue import Connection
 from tests.support.waiting import until
 
-Connection = psycopg.Connection[Any]
 Json = dict[str, Any]
 
 T0 = int(time.time()) - 3600
@@ -151,7 +150,7 @@ def deliver(door: Open, conn: Connection, requests: list[list[Json]]) -> None:
 @pytest.mark.slow
 @pytest.mark.thorough
 def test_recipients_end_as_the_precedence_says_whatever_the_order(database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
+    with Connection.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
 
         @settings(max_examples=examples(60), deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
         @given(HAPPENINGS, st.data())
@@ -175,7 +174,7 @@ def test_a_delivery_that_happened_after_a_block_counts_whichever_is_told_first(d
     story = [Happening(0, "delivered", 8), Happening(0, "deferred", 9), Happening(0, "blocked", 2),
              Happening(1, "blocked", 2), Happening(1, "deferred", 9), Happening(1, "delivered", 8),
              Happening(2, "delivered", 1), Happening(2, "deferred", 9), Happening(2, "blocked", 5)]  # fmt: skip
-    with psycopg.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
+    with Connection.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
         campaign = Campaign(conn)
         deliver(door, conn, [[campaign.event(one)] for one in story])
         assert [status for status, *_ in campaign.ended()] == ["delivered", "delivered", "blocked"]
@@ -187,7 +186,7 @@ def test_a_probe_of_a_parents_address_ends_the_same_way(database_url: str) -> No
     orders = [["delivered@8", "blocked@2"], ["blocked@2", "delivered@8"], ["delivered@8", "delivered@12", "blocked@10"],
               ["blocked@10", "delivered@12", "delivered@8"], ["delivered@1", "blocked@5"],
               ["blocked@5", "delivered@1"]]  # fmt: skip
-    with psycopg.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
+    with Connection.connect(database_url, autocommit=True) as conn, opened(database_url) as door:
         campaign = Campaign(conn)
         seen = []
         for order in orders:

@@ -23,7 +23,7 @@ from jobdeck.core.queue.producers.tokens import Rate
 from jobdeck.core.registry import Admission, Done, JobType, Payload
 from tests.core.http.support import BEARER, Open, opened
 from tests.support.people import People
-from tests.support.queue import ACTOR, Connection, claim_one, finish_one, rows, value
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
 
 PATH = enqueue.PATH
@@ -50,7 +50,7 @@ SECRET_TYPE = JobType("secret", nothing, "Secret", "", Letter)
 
 @pytest.fixture
 def other(database_url: str, conn: Connection) -> Iterator[Connection]:
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with Connection.connect(database_url, autocommit=True) as connection:
         yield connection
 
 
@@ -88,7 +88,7 @@ def one(to: Any = 7, **more: Any) -> Json:
 
 
 def jobs(conn: Connection) -> list[Json]:
-    return rows(conn, "SELECT * FROM job_queue ORDER BY id")
+    return conn.rows("SELECT * FROM job_queue ORDER BY id")
 
 
 def test_a_job_is_enqueued_as_its_type_says_and_names_the_producer(shop: Client, conn: Connection) -> None:
@@ -98,8 +98,8 @@ def test_a_job_is_enqueued_as_its_type_says_and_names_the_producer(shop: Client,
     assert (job["task_type"], job["payload"], job["max_attempts"]) == ("letter", {"to": 7}, 4)
     assert job["concurrency_key"] == "letter:7"
     assert job["created_by"] == "producer:shop (jobdeck)"
-    finish_one(conn, claim_one(conn, types=["letter"]))
-    assert value(conn, "SELECT created_by FROM job_runs") == "producer:shop (jobdeck)"
+    conn.finish_one(conn.claim_one(types=["letter"]))
+    assert conn.value("SELECT created_by FROM job_runs") == "producer:shop (jobdeck)"
 
 
 def test_the_options_of_a_job_are_taken(shop: Client, conn: Connection) -> None:
@@ -109,7 +109,7 @@ def test_the_options_of_a_job_are_taken(shop: Client, conn: Connection) -> None:
     (job,) = jobs(conn)
     assert job["run_at"].isoformat() == "2031-12-24T17:00:00+00:00"
     assert (job["priority"], job["max_attempts"], job["dedupe_key"]) == (-3, 2, "shop:a")
-    assert value(conn, "SELECT seconds FROM job_timeouts") == 1.5
+    assert conn.value("SELECT seconds FROM job_timeouts") == 1.5
 
 
 def test_a_newer_job_replaces_the_one_that_waits_and_the_answer_says_so(shop: Client, conn: Connection) -> None:
@@ -209,8 +209,8 @@ def test_what_cannot_be_enqueued_gets_a_sentence_and_leaves_nothing(shop: Client
         assert len(got.data["error"]) < 600, name
         assert got.data["error"].count("Nothing was enqueued.") == 1, name
     assert jobs(conn) == []
-    assert rows(conn, "SELECT * FROM job_producer_keys") == []
-    assert value(conn, "SELECT level FROM job_producers") == 5000
+    assert conn.rows("SELECT * FROM job_producer_keys") == []
+    assert conn.value("SELECT level FROM job_producers") == 5000
     assert shop(one(), key="the key").status == 201
 
 
@@ -266,7 +266,7 @@ class TestIdempotencyKeys:
 
     def test_also_when_the_job_has_left_the_queue(self, shop: Client, conn: Connection) -> None:
         first = shop(one(), key="k").data
-        finish_one(conn, claim_one(conn, types=["letter"]))
+        conn.finish_one(conn.claim_one(types=["letter"]))
         assert shop(one(), key="k").data["id"] == first["id"]
         assert jobs(conn) == []
 
@@ -300,7 +300,7 @@ class TestIdempotencyKeys:
 
     def test_neither_key_nor_token_nor_body_is_stored(self, shop: Client, conn: Connection) -> None:
         shop(one(), key="zoe@example.org")
-        stored = repr((rows(conn, "SELECT * FROM job_producer_keys"), rows(conn, "SELECT * FROM job_producers")))
+        stored = repr((conn.rows("SELECT * FROM job_producer_keys"), conn.rows("SELECT * FROM job_producers")))
         assert "zoe" not in stored  # no word of hexadecimal digits, which random ids may have
         assert shop.token not in stored
 
@@ -338,9 +338,9 @@ class TestRates:
 class TestTokens:
     def test_the_idempotency_keys_go_with_a_revoked_one(self, shop: Client, conn: Connection) -> None:
         assert shop(one(), key="k").status == 201
-        assert value(conn, "SELECT count(*) FROM job_producer_keys") == 1
+        assert conn.value("SELECT count(*) FROM job_producer_keys") == 1
         tokens.revoke(conn, "shop", actor=ACTOR)
-        assert value(conn, "SELECT count(*) FROM job_producer_keys") == 0
+        assert conn.value("SELECT count(*) FROM job_producer_keys") == 0
 
     def test_a_revoked_one_is_refused_at_once(
         self, shop: Client, conn: Connection, monkeypatch: pytest.MonkeyPatch
@@ -443,7 +443,7 @@ def test_a_list_is_enqueued_in_the_order_of_its_keys_so_that_no_two_requests_wai
 ) -> None:
     got = shop([one(number, dedupeKey=key, **more) for number, key in enumerate("cab")])
     assert got.status == 201
-    made = rows(conn, "SELECT dedupe_key, id::text FROM job_queue ORDER BY cmin::text::integer")
+    made = conn.rows("SELECT dedupe_key, id::text FROM job_queue ORDER BY cmin::text::integer")
     assert [row["dedupe_key"] for row in made] == ["shop:a", "shop:b", "shop:c"]
     assert [one["id"] for one in got.data["jobs"]] == [made[place]["id"] for place in (2, 0, 1)]
 
@@ -459,7 +459,7 @@ def test_a_job_that_cannot_be_enqueued_takes_back_all_of_its_list(
         assert got.status == 503
         assert "same dedupe key" in got.data["error"]
     assert jobs(conn) == []
-    assert value(conn, "SELECT level FROM job_producers") == 5000
+    assert conn.value("SELECT level FROM job_producers") == 5000
 
 
 @pytest.mark.parametrize(
@@ -481,10 +481,10 @@ def test_a_job_that_cannot_be_enqueued_takes_back_all_of_its_list(
 )
 def test_a_producer_that_cannot_be(conn: Connection, name: str, types: list[str], rate: Rate, words: str) -> None:
     tokens.add(conn, "shop", ["a"], Rate(1, 60), actor=ACTOR)
-    before = rows(conn, "SELECT * FROM job_producers"), rows(conn, "SELECT * FROM job_audit")
+    before = conn.rows("SELECT * FROM job_producers"), conn.rows("SELECT * FROM job_audit")
     with pytest.raises(Refused, match=words):
         tokens.add(conn, name, types, rate, actor=ACTOR)
-    assert (rows(conn, "SELECT * FROM job_producers"), rows(conn, "SELECT * FROM job_audit")) == before
+    assert (conn.rows("SELECT * FROM job_producers"), conn.rows("SELECT * FROM job_audit")) == before
 
 
 def test_the_levels_that_count_are_those_of_the_jobs(conn: Connection) -> None:

@@ -13,7 +13,7 @@ from jobdeck.core.read import history
 from jobdeck.core.read.verdict.health import health
 from tests.core.http.support import opened, pass_time
 from tests.support.health import announce, called, finding, findings, judged, verdict
-from tests.support.queue import ACTOR, Connection, add, add_waiting, claim, claim_one, now, reap, run_once
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 
 MINUTE = timedelta(minutes=1)
@@ -119,7 +119,7 @@ class TestTrigger:
 
 class TestLeftLying:
     def test_calls_answered_well_that_claim_nothing_of_what_is_due_are_critical(self, conn: Connection) -> None:
-        add(conn, "unheard_of")
+        conn.add("unheard_of")
         for _ in range(2):
             called(conn)
         assert verdict(conn, "left lying") is None
@@ -128,7 +128,7 @@ class TestLeftLying:
 
     def test_calls_that_do_not_keep_up_are_a_warning(self, conn: Connection) -> None:
         for _ in range(8):
-            add(conn)
+            conn.add()
         for _ in range(3):
             called(conn, claimed=5)
         assert verdict(conn, "left lying") is Verdict.WARNING
@@ -136,7 +136,7 @@ class TestLeftLying:
         assert verdict(conn, "left lying") is None
 
     def test_what_is_paused_is_not_left_lying(self, conn: Connection) -> None:
-        add(conn)
+        conn.add()
         operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
         for _ in range(3):
             called(conn)
@@ -150,17 +150,17 @@ class TestLeftLying:
 
 class TestStalled:
     def test_due_jobs_of_which_none_is_claimed_for_15_minutes_are_a_stall(self, conn: Connection) -> None:
-        add(conn)
+        conn.add()
         pass_time(conn, 15 * MINUTE - 30 * SECOND)
         assert verdict(conn, "claims") is None
         pass_time(conn, 40 * SECOND)
         judged(conn, "claims", Verdict.CRITICAL, "No job was claimed for 15m")
 
     def test_it_is_none_while_others_are_claimed_or_nothing_is_due_or_a_pause_stands(self, conn: Connection) -> None:
-        add(conn, "unheard_of")
+        conn.add("unheard_of")
         pass_time(conn, 20 * MINUTE)
-        add(conn)
-        run_once(conn)
+        conn.add()
+        conn.run_once()
         assert verdict(conn, "claims") is None
         pass_time(conn, 20 * MINUTE)
         assert verdict(conn, "claims") is Verdict.CRITICAL
@@ -168,17 +168,17 @@ class TestStalled:
         assert verdict(conn, "claims") is None
 
     def test_a_long_run_that_was_claimed_long_ago_does_not_hide_it(self, conn: Connection) -> None:
-        add(conn)
-        claim_one(conn)
-        add(conn)
+        conn.add()
+        conn.claim_one()
+        conn.add()
         pass_time(conn, 20 * MINUTE)
         assert verdict(conn, "claims") is Verdict.CRITICAL
 
 
 class TestRest:
     def test_series_past_their_slot(self, conn: Connection) -> None:
-        add(conn, recurrence_interval_minutes=60)
-        add(conn, "beta", recurrence_interval_minutes=60)
+        conn.add(recurrence_interval_minutes=60)
+        conn.add("beta", recurrence_interval_minutes=60)
         seen = []
         for step in (4 * MINUTE, 2 * MINUTE, 10 * MINUTE):
             pass_time(conn, step)
@@ -193,8 +193,8 @@ class TestRest:
 
     def test_workers_that_fell_silent_are_named(self, conn: Connection) -> None:
         announce(conn, "gone-1")
-        add(conn)
-        claim_one(conn, worker="gone-1")
+        conn.add()
+        conn.claim_one(worker="gone-1")
         pass_time(conn, 7 * MINUTE)
         announce(conn)
         found = judged(conn, "silent workers", Verdict.WARNING, "gone-1 for 7m (1 job)")
@@ -207,18 +207,18 @@ class TestRest:
     def test_the_warning_of_a_worker_that_died_ends_when_its_jobs_run_elsewhere(self, conn: Connection) -> None:
         announce(conn, "idle-1")
         announce(conn, "gone-1")
-        add(conn)
-        add(conn)
-        claim(conn, worker="gone-1")
+        conn.add()
+        conn.add()
+        conn.claim(worker="gone-1")
         pass_time(conn, 3 * MINUTE)
         announce(conn)
         judged(conn, "silent workers", Verdict.WARNING, ": gone-1 for 3m (2 jobs).")
-        reap(conn)
+        conn.reap()
         judged(conn, "silent workers", Verdict.WARNING, ": gone-1 for 3m (2 jobs).")
         conn.execute("UPDATE job_queue SET run_at = now()")
-        claim(conn, limit=1)
+        conn.claim(limit=1)
         judged(conn, "silent workers", Verdict.WARNING, ": gone-1 for 3m (1 job).")
-        claim(conn)
+        conn.claim()
         assert findings(conn, "silent workers") == []
 
     def test_the_window_of_a_worker_that_died_is_not_running(self, conn: Connection) -> None:
@@ -231,7 +231,7 @@ class TestRest:
         assert found.died
 
     def test_runs_that_have_used_up_most_of_their_time(self, conn: Connection) -> None:
-        add(conn)
+        conn.add()
         leases.claim(conn, "w", ["alpha"], 1, 600.0)
         pass_time(conn, timedelta(seconds=50))
         assert findings(conn, "long runs", alpha=100.0) == []
@@ -247,7 +247,7 @@ class TestRest:
 
     def test_lateness_is_counted_in_the_interval_of_the_scheduler(self, conn: Connection) -> None:
         expect_trigger(conn, 30)
-        add_waiting(conn, now(conn) - 20 * MINUTE)
+        conn.add_waiting(conn.now() - 20 * MINUTE)
         assert verdict(conn, "due jobs") is Verdict.OK
         pass_time(conn, 20 * MINUTE)
         assert verdict(conn, "due jobs") is Verdict.WARNING

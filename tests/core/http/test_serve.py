@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 
-import psycopg
 import pytest
 
 from jobdeck.core.alerts.alarms import Sentinel
@@ -19,7 +18,7 @@ from tests.core.cli.support import ROOT, Jobdeck, started
 from tests.core.http.support import BEARER, SECRET, history, opened
 from tests.core.http.test_webhooks import event
 from tests.support.people import People
-from tests.support.queue import ACTOR, Connection, value
+from tests.support.queue import ACTOR, Connection
 from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
 
@@ -69,14 +68,14 @@ def test_a_job_that_runs_is_handed_back_when_the_time_to_finish_is_over(database
         where = address(process)
 
         def runs() -> bool:
-            return call(where, "/api/jobs/run") == 200 and value(conn, "SELECT status FROM job_queue") == "running"
+            return call(where, "/api/jobs/run") == 200 and conn.value("SELECT status FROM job_queue") == "running"
 
         until(runs, "the start of the job")
         process.terminate()
         process.communicate(timeout=PATIENCE)
     assert process.returncode == 0
-    assert value(conn, "SELECT status FROM job_queue WHERE id = %s", job.id) == "pending"
-    assert value(conn, "SELECT outcome FROM job_runs WHERE job_id = %s", job.id) == "released"
+    assert conn.value("SELECT status FROM job_queue WHERE id = %s", job.id) == "pending"
+    assert conn.value("SELECT outcome FROM job_runs WHERE job_id = %s", job.id) == "released"
 
 
 def test_an_address_that_is_taken_is_one_sentence(jobdeck: Jobdeck) -> None:
@@ -112,14 +111,14 @@ def test_a_member_of_job_worker_can_do_all_that_the_door_does(
     with opened(url, cron_interval_minutes=7) as door:
         assert door.run().data["succeeded"] == 1
         assert door.report([event("bounce")]).data["new"] == 1
-        until(lambda: not value(conn, "SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")
+        until(lambda: not conn.value("SELECT count(*) FROM provider_events WHERE applied_at IS NULL"), "applying")
         assert door.call("GET", "/healthz").status == 200
         door.call("GET", "/api/jobs/run")
-        with psycopg.connect(url, autocommit=True) as own:
+        with Connection.connect(url, autocommit=True) as own:
             Sentinel(door.door._alerts, "test").look(own)
         until(lambda: any(one[0] == "door" for one in history(conn)), "the record of refused calls")
-    assert value(conn, "SELECT trigger_minutes FROM job_queue_settings") == 7
-    assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
+    assert conn.value("SELECT trigger_minutes FROM job_queue_settings") == 7
+    assert conn.value("SELECT reason FROM email_suppressions") == "hard_bounce"
 
 
 class TestScheduledRuns:

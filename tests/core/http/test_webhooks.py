@@ -21,7 +21,7 @@ from jobdeck.core.programme.sandbox.twilio import ACCOUNT, TOKEN
 from jobdeck.core.programme.vendors import email_wire, sms_wire
 from jobdeck.core.programme.vendors.email_wire import SIGNATURE, TIMESTAMP
 from tests.core.http.support import PUBLIC, Open, opened, waiting
-from tests.support.queue import Connection, reap, rows, value
+from tests.support.queue import Connection
 from tests.support.serving import Got
 from tests.support.waiting import until
 
@@ -54,7 +54,7 @@ def accepted(conn: Connection, *, channel: str = "email", address: str = ADDRESS
 
 
 def state(conn: Connection, message: str) -> str:
-    found: str = value(conn, "SELECT state FROM outbox_messages WHERE id = %s", message)
+    found: str = conn.value("SELECT state FROM outbox_messages WHERE id = %s", message)
     return found
 
 
@@ -80,8 +80,8 @@ class TestSendGrid:
             assert door.report([*sent, sent[0], event("open")]).data["new"] == 1
             until(lambda: waiting(conn) == 0, "applying")
         assert state(conn, message) == "bounced"
-        assert value(conn, "SELECT count(*) FROM provider_events") == 4
-        assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
+        assert conn.value("SELECT count(*) FROM provider_events") == 4
+        assert conn.value("SELECT reason FROM email_suppressions") == "hard_bounce"
 
     @pytest.mark.parametrize("ours", [4711, "4711"])
     def test_only_the_unsubscribes_of_our_group_count(self, database_url: str, conn: Connection, ours: Any) -> None:
@@ -91,11 +91,11 @@ class TestSendGrid:
             assert door.report([left]).data == {"ok": True, "processed": 0, "new": 0, "ignored": 1}
             door.report([event("group_unsubscribe", asm_group_id=ours)])
             until(lambda: waiting(conn) == 0, "applying")
-            assert value(conn, bars) == 1
+            assert conn.value(bars) == 1
             assert door.report([joined | {"timestamp": int(time.time()) + 60}]).data["ignored"] == 1
-            assert value(conn, bars) == 1
+            assert conn.value(bars) == 1
             door.report([event("group_resubscribe", asm_group_id=ours) | {"timestamp": int(time.time()) + 60}])
-            until(lambda: value(conn, bars) == 0, "lifting")
+            until(lambda: conn.value(bars) == 0, "lifting")
 
     @pytest.mark.parametrize("more", [{}, {"asm_group_id": 5}])
     def test_without_a_group_of_our_own_every_unsubscribe_counts(
@@ -103,7 +103,7 @@ class TestSendGrid:
     ) -> None:
         with opened(database_url) as door:
             door.report([event("group_unsubscribe", **more)])
-            until(lambda: value(conn, "SELECT count(*) FROM email_suppressions") == 1, "barring")
+            until(lambda: conn.value("SELECT count(*) FROM email_suppressions") == 1, "barring")
 
     def test_unknown_events_are_kept_and_change_nothing(self, database_url: str, conn: Connection) -> None:
         message = accepted(conn)
@@ -112,7 +112,7 @@ class TestSendGrid:
             assert got.data["new"] == 2
             until(lambda: waiting(conn) == 0, "applying")
         assert state(conn, message) == "accepted"
-        assert rows(conn, "SELECT event FROM provider_events ORDER BY event") == [
+        assert conn.rows("SELECT event FROM provider_events ORDER BY event") == [
             {"event": "launched"}, {"event": "processed"},
         ]  # fmt: skip
 
@@ -120,7 +120,7 @@ class TestSendGrid:
         with opened(database_url) as door:
             door.report([event("spamreport", outbox_id=accepted(conn))])
             until(lambda: waiting(conn) == 0, "applying")
-        assert ADDRESS not in repr(rows(conn, "SELECT * FROM provider_events"))
+        assert ADDRESS not in repr(conn.rows("SELECT * FROM provider_events"))
 
     @pytest.mark.slow
     def test_what_is_not_signed_for_this_body_and_this_time_is_refused_and_nothing_is_kept(
@@ -151,7 +151,7 @@ class TestSendGrid:
             for headers, sent in wrong:
                 assert door.call("POST", webhooks.SENDGRID_PATH, sent, headers).status == 401, headers
             assert door.call("POST", webhooks.SENDGRID_PATH, body, good).status == 200
-        assert value(conn, "SELECT count(*) FROM provider_events") == 1
+        assert conn.value("SELECT count(*) FROM provider_events") == 1
 
     @pytest.mark.parametrize(
         ("age", "status"), [(0, 200), (550, 200), (650, 401), (86_400, 401), (-250, 200), (-400, 401)]
@@ -190,7 +190,7 @@ class TestSendGrid:
             got = door.report([event("bounce", outbox_id=message, reason={"a": []}, response=["b"], status="5.1.1")])
             assert got.data["processed"] == 1
             until(lambda: waiting(conn) == 0, "applying")
-        assert value(conn, "SELECT error_text FROM outbox_messages") == "5.1.1"
+        assert conn.value("SELECT error_text FROM outbox_messages") == "5.1.1"
         assert email_wire.reason_text({"a": 1}, [], True, 550) == "550"
         assert email_wire.reason_text({}, None, "") is None
 
@@ -238,7 +238,7 @@ def answer(body: str, **more: str) -> dict[str, str]:
 
 def opted_out(conn: Connection) -> int:
     """How many numbers get no texts."""
-    return int(value(conn, "SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL"))
+    return int(conn.value("SELECT count(*) FROM sms_opt_outs WHERE cleared_at IS NULL"))
 
 
 class TestTwilio:
@@ -258,7 +258,7 @@ class TestTwilio:
             assert texted(door, fields).status == 200
             until(lambda: waiting(conn) == 0, "applying")
         assert state(conn, message) == ends
-        assert value(conn, "SELECT count(*) FROM provider_events") == int(status != "sent")
+        assert conn.value("SELECT count(*) FROM provider_events") == int(status != "sent")
 
     @pytest.mark.slow
     def test_two_statuses_of_one_message_are_two_events(self, database_url: str, conn: Connection) -> None:
@@ -266,7 +266,7 @@ class TestTwilio:
             texted(door, sms("undelivered", ErrorCode="30003"))
             texted(door, sms("delivered"))
             until(lambda: waiting(conn) == 0, "applying")
-        assert {row["event"] for row in rows(conn, "SELECT event FROM provider_events")} == {"bounced", "delivered"}
+        assert {row["event"] for row in conn.rows("SELECT event FROM provider_events")} == {"bounced", "delivered"}
 
     @pytest.mark.parametrize(
         ("said", "off"),
@@ -284,7 +284,7 @@ class TestTwilio:
         with opened(database_url) as door:
             assert texted(door, answer("") | said).status == 200
             until(lambda: waiting(conn) == 0, "applying")
-            assert value(conn, "SELECT sms_notifications_enabled FROM profiles WHERE id = %s", person) is not off
+            assert conn.value("SELECT sms_notifications_enabled FROM profiles WHERE id = %s", person) is not off
             assert opted_out(conn) == int(off)
             texted(door, answer("START", OptOutType="START", MessageSid=LATER))
             until(lambda: waiting(conn) == 0, "applying")
@@ -297,7 +297,7 @@ class TestTwilio:
         with opened(database_url) as door:
             texted(door, sms("failed", ErrorCode="21610"))
             until(lambda: waiting(conn) == 0, "applying")
-        assert value(conn, "SELECT source FROM sms_opt_outs") == "stop"
+        assert conn.value("SELECT source FROM sms_opt_outs") == "stop"
 
     def test_a_callback_that_comes_before_we_know_the_message_does_not_hide_it_from_pulling(
         self, database_url: str, conn: Connection
@@ -325,7 +325,7 @@ class TestTwilio:
             assert door.call("POST", "/api/twilio/status?a=1", urlencode(fields), headers).status == 401
             assert door.call("POST", "/api/twilio/status", b"\xff\xfe", headers).status == 400
             assert door.call("POST", "/api/twilio/status", "a=1&" * 500, headers).status == 400
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
 
     def test_without_its_public_address_nothing_is_taken_whatever_host_a_request_names(
         self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
@@ -334,7 +334,7 @@ class TestTwilio:
             host, port = door.address
             for base in (f"https://{host}:{port}", f"http://{host}:{port}", PUBLIC):
                 assert texted(door, answer("STOP"), base=base).status == 503
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
         assert "JOBDECK_DOOR_URL is not set" in caplog.text
 
     @pytest.mark.parametrize("token", [None, "CHANGE-ME", "your_auth_token"])
@@ -365,7 +365,7 @@ class TestMovedBoundaries:
         with opened(database_url, twilio_account_sid=ACCOUNT) as door:
             assert texted(door, rest | moved).status == 400
             assert texted(door, sms("delivered")).status == 200
-        assert value(conn, "SELECT count(*) FROM provider_events") == 1
+        assert conn.value("SELECT count(*) FROM provider_events") == 1
 
     def test_the_text_of_a_message_cannot_name_another_sender(self, database_url: str, conn: Connection) -> None:
         """A person who knows the signature of an own message tells the text apart in another place."""
@@ -378,7 +378,7 @@ class TestMovedBoundaries:
         }  # fmt: skip
         with opened(database_url) as door:
             assert texted(door, forged, signature=signature).status == 400
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
 
     @pytest.mark.parametrize(
         "wrong",
@@ -394,7 +394,7 @@ class TestMovedBoundaries:
     ) -> None:
         with opened(database_url, twilio_account_sid=ACCOUNT) as door:
             assert texted(door, answer("STOP", **wrong)).status == 400
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
         assert NUMBER not in caplog.text
         assert "fields that are not expected" in caplog.text
 
@@ -406,7 +406,7 @@ class TestMovedBoundaries:
                 "POST", webhooks.TWILIO_PATH, f"From=%2B15005550999&{urlencode(fields)}", {"X-Twilio-Signature": made}
             )
         assert got.status == 400
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
 
     @given(st.data())
     def test_no_other_split_of_a_signed_text_is_accepted(self, data: st.DataObject) -> None:
@@ -453,7 +453,7 @@ class TestReplays:
                 assert opted_out(conn) == 1
                 conn.execute("UPDATE provider_events SET received_at = received_at - interval '3 years'")
                 retain(conn)
-        assert value(conn, "SELECT count(*) FROM provider_events") == 2
+        assert conn.value("SELECT count(*) FROM provider_events") == 2
 
     @pytest.mark.slow
     @pytest.mark.parametrize("code", ["21610", "30005"])
@@ -480,13 +480,13 @@ class TestReplays:
             until(lambda: waiting(conn) == 0, "applying")
         conn.execute("UPDATE provider_events SET received_at = received_at - interval '91 days'")
         retain(conn)
-        assert value(conn, "SELECT count(*) FROM provider_events") == 0
+        assert conn.value("SELECT count(*) FROM provider_events") == 0
 
 
 def retain(conn: Connection) -> None:
     """The hourly part of upkeep that keeps the periods, now."""
     conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '2 hours' WHERE part = 'retention'")
-    reap(conn)
+    conn.reap()
 
 
 def sign(door: Open, body: bytes) -> tuple[bytes, dict[str, str]]:
@@ -508,7 +508,7 @@ def test_a_list_entry_of_an_impossible_time_is_kept_without_it(conn: Connection,
     made = pull._listed("bounces", "bounced", {"email": ADDRESS, "created": created, "reason": {"a": 1}})
     assert outbox.record_events(conn, [{"provider": "sendgrid", **made}]) == 1
     outbox.apply_events(conn)
-    assert value(conn, "SELECT reason FROM email_suppressions") == "hard_bounce"
+    assert conn.value("SELECT reason FROM email_suppressions") == "hard_bounce"
 
 
 @pytest.mark.slow

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics_families
 
@@ -104,7 +103,7 @@ def test_a_worker_shows_what_it_holds(database_url: str, conn: Connection) -> No
 @pytest.mark.slow
 def test_a_worker_that_cannot_write_its_row_shows_its_start_until_it_can(database_url: str) -> None:
     name = "jobdeck_worker_last_heartbeat_timestamp_seconds"
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("LOCK TABLE job_workers IN EXCLUSIVE MODE")
         with exporting(database_url, job_type("held", nothing)) as one:
             try:

@@ -37,6 +37,7 @@ from jobdeck.core.schema import (
 from jobdeck.core.settings import Settings
 from tests.support.pooler import find_pgbouncer, lying_relay, pgbouncer
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.round_trips import CONNECTING, round_trips
 from tests.support.waiting import PATIENCE, until
 from tests.upgrade.versions import become_next_version
@@ -71,7 +72,7 @@ def test_the_servers_refusal_backs_read_only(empty_database_url: str) -> None:
 
 def connections(url: str, name: str) -> int:
     """How many connections to a database have this application name."""
-    with psycopg.connect(url) as conn:
+    with Connection.connect(url) as conn:
         counted = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
         (count,) = conn.execute(counted, [name]).fetchone() or (-1,)
     return int(count)
@@ -299,7 +300,7 @@ def test_an_old_server_is_refused_also_where_it_lacks_what_is_read_first(
 
 
 def test_what_is_read_first_only_reads_and_is_one_round_trip(
-    postgres: PostgresServer, database: Database, conn: psycopg.Connection[Any]
+    postgres: PostgresServer, database: Database, conn: Connection
 ) -> None:
     with (
         round_trips(postgres, conn.info.dbname) as trips,
@@ -318,7 +319,7 @@ def test_what_is_read_first_only_reads_and_is_one_round_trip(
 
 @pytest.mark.parametrize("takes_options", [True, False])
 def test_what_is_read_first_is_read_through_a_pooler(
-    postgres: PostgresServer, conn: psycopg.Connection[Any], socket_folder: Path, *, takes_options: bool
+    postgres: PostgresServer, conn: Connection, socket_folder: Path, *, takes_options: bool
 ) -> None:
     url = f"postgresql://jobdeck@/{conn.info.dbname}?host={socket_folder}"
     with (
@@ -332,7 +333,7 @@ def test_what_is_read_first_is_read_through_a_pooler(
 
 
 def test_nothing_is_read_where_a_pooler_leads_to_another_schema(
-    postgres: PostgresServer, conn: psycopg.Connection[Any], socket_folder: Path
+    postgres: PostgresServer, conn: Connection, socket_folder: Path
 ) -> None:
     url = f"postgresql://jobdeck@/{conn.info.dbname}?host={socket_folder}"
     asked: list[Any] = []
@@ -520,7 +521,7 @@ def test_an_older_and_a_newer_schema_are_told_apart(
 def test_a_role_that_may_not_install_is_told_so(database: Database, postgres: PostgresServer) -> None:
     with postgres.connect() as admin:
         admin.execute("CREATE ROLE powerless LOGIN")
-    with psycopg.connect(database.url.replace("jobdeck@", "powerless@"), autocommit=True) as connection:
+    with Connection.connect(database.url.replace("jobdeck@", "powerless@"), autocommit=True) as connection:
         with pytest.raises(Refused, match="role powerless may not"):
             install_schema(connection)
         assert installed_version(connection) is None

@@ -28,6 +28,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.embedded import LEAVING, EmbeddedPostgres
 from jobdeck.core.settings import Settings
 from tests.support.postgres import scratch_folder
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 
 ROOT = Path(__file__).parents[3]
@@ -448,7 +449,7 @@ def test_a_group_that_is_interrupted_together_leaves_no_server(state: Path) -> N
 @pytest.mark.slow
 def test_a_connection_of_a_process_that_is_leaving_does_not_hold_the_server(state: Path) -> None:
     with EmbeddedPostgres.open(state) as server:
-        leaving = psycopg.connect(server.url, application_name=LEAVING)
+        leaving = Connection.connect(server.url, application_name=LEAVING)
     assert _server_pid(state) is None
     leaving.close()
 
@@ -469,7 +470,7 @@ def test_a_dashboard_and_a_worker_share_one_data_folder(state: Path) -> None:
 @pytest.mark.slow
 def test_a_foreign_client_keeps_the_server_up(state: Path) -> None:
     server = EmbeddedPostgres.open(state)
-    with psycopg.connect(server.url, autocommit=True) as foreign:
+    with Connection.connect(server.url, autocommit=True) as foreign:
         server.close()
         assert foreign.execute("SELECT answer FROM kept").fetchone() == (42,)
     with EmbeddedPostgres.open(state):

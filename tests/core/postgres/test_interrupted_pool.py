@@ -9,13 +9,13 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from itertools import count, takewhile
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.postgres import pool as module
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.postgres.pool import AsyncConnection, AsyncPool, Pool
 from tests.support.interrupting import interrupted_at
+from tests.support.queue import Connection
 from tests.support.waiting import until
 
 
@@ -94,6 +94,6 @@ async def test_a_task_that_is_cancelled_wherever_it_waits_leaves_its_place_to_ot
         while await is_cancelled(database, step):
             step += 1
         assert step > 0
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         left = "SELECT pid FROM pg_stat_activity WHERE application_name = 'cancelled'"
         until(lambda: conn.execute(left).fetchall() == [], "the end of all sessions")

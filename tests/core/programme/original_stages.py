@@ -7,7 +7,7 @@ from typing import Any
 
 from tests.support.original_statements import ADA, Speaker
 from tests.support.original_statements import acting as speaking
-from tests.support.queue import Connection, Row, rows
+from tests.support.queue import Connection, Row
 
 BEFORE, BESIDE, SWITCHED = "before", "beside", "switched"
 
@@ -20,7 +20,7 @@ def acting(conn: Connection, role: str, user: str = ADA) -> AbstractContextManag
 def run(conn: Connection, role: str, statement: str, *params: Any, user: str = ADA) -> list[Row]:
     """The rows that a statement of a role gives back."""
     with acting(conn, role, user):
-        return rows(conn, statement.encode(), *params)
+        return conn.rows(statement.encode(), *params)
 
 
 def count(conn: Connection, role: str, statement: str, *params: Any, user: str = ADA) -> int:

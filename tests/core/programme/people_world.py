@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+
+from tests.support.queue import Connection
 
 COACH, ADMIN, PUPIL = UUID(int=1), UUID(int=2), UUID(int=3)
 JOB, CAMPAIGN = UUID(int=7), UUID(int=8)
@@ -18,7 +19,7 @@ JOB, CAMPAIGN = UUID(int=7), UUID(int=8)
 class PeopleWorld:
     """A coach, an admin and a pupil of the coach. Every address has `zz` in it, which no output may have."""
 
-    conn: psycopg.Connection[Any]
+    conn: Connection
 
     def __post_init__(self) -> None:
         self.profile(COACH, "Ada", "Byron", email="zzada@example.org", mobile_number="+1 500 555 0001")

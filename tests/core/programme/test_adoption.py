@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import resources
-from typing import Any
 
 import psycopg
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import schema_text
 from tests.core.handlers.test_programme_schema import CATALOGUE
+from tests.support.queue import Connection
 from tests.support.schema import install_everything
 
 pytestmark = pytest.mark.installation
@@ -33,14 +33,14 @@ OTHERS = {
 
 
 @pytest.fixture
-def stranger(empty_database_url: str) -> Iterator[psycopg.Connection[Any]]:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+def stranger(empty_database_url: str) -> Iterator[Connection]:
+    with Connection.connect(empty_database_url, autocommit=True) as connection:
         yield connection
 
 
 @pytest.mark.parametrize(("made", "said"), OTHERS.items())
 def test_what_is_somebody_elses_is_refused_by_name_and_nothing_is_changed(
-    stranger: psycopg.Connection[Any], made: str, said: str
+    stranger: Connection, made: str, said: str
 ) -> None:
     stranger.execute(made.encode())
     before = stranger.execute(CATALOGUE).fetchall()
@@ -50,20 +50,20 @@ def test_what_is_somebody_elses_is_refused_by_name_and_nothing_is_changed(
     assert stranger.execute(CATALOGUE).fetchall() == before
 
 
-def test_what_came_after_the_queue_was_installed_alone_is_refused_too(stranger: psycopg.Connection[Any]) -> None:
+def test_what_came_after_the_queue_was_installed_alone_is_refused_too(stranger: Connection) -> None:
     stranger.execute(schema_text().encode())
     stranger.execute("CREATE TABLE teams (id uuid PRIMARY KEY, name text)")
     with pytest.raises(Refused, match=r"public\.teams has no column coach_id"):
         install_everything(stranger)
 
 
-def test_an_enum_of_the_original_may_have_more_labels(stranger: psycopg.Connection[Any]) -> None:
+def test_an_enum_of_the_original_may_have_more_labels(stranger: Connection) -> None:
     stranger.execute("CREATE TYPE user_role AS ENUM ('owner', 'admin', 'coach')")
     install_everything(stranger)
     assert stranger.execute("SELECT enum_range(null::user_role)::text[]").fetchone() == (["owner", "admin", "coach"],)
 
 
-def test_the_competition_is_installed_into_public_alone(stranger: psycopg.Connection[Any]) -> None:
+def test_the_competition_is_installed_into_public_alone(stranger: Connection) -> None:
     adoption = (resources.files("jobdeck.core") / "programme" / "sql" / "adoption.sql").read_text(encoding="utf-8")
     stranger.execute("CREATE SCHEMA jobs; SET search_path = jobs, pg_temp")
     with pytest.raises(psycopg.Error, match="works only in the schema public, not in jobs") as refused:

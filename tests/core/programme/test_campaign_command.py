@@ -13,7 +13,7 @@ from jobdeck.core.programme.sandbox.server import Sandbox
 from tests.core.cli.support import Jobdeck
 from tests.core.handlers.mail_world import QUICK, MailWorld
 from tests.support.people import People
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def work(jobdeck: Jobdeck) -> None:
 def test_the_preview_has_numbers_reasons_and_three_samples_and_changes_nothing(
     jobdeck: Jobdeck, world: MailWorld, text: str
 ) -> None:
-    with changes_nothing(world.conn):
+    with world.conn.changes_nothing():
         told = create(jobdeck, text).data
     assert world.sandbox.requests == []
     assert (told["created"], told["recipients"], told["minors"]) == (False, 3, 2)
@@ -157,7 +157,7 @@ def test_the_first_address_that_somebody_has_is_theirs(
 
 def test_an_audience_that_cannot_be_read_creates_nothing(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     world.conn.execute("alter table competitors rename email_school to email_home")
-    with changes_nothing(world.conn):
+    with world.conn.changes_nothing():
         create(jobdeck, text, "--yes").refused(1)
 
 
@@ -169,7 +169,7 @@ def test_without_a_way_to_unsubscribe_it_is_refused(
     jobdeck: Jobdeck, world: MailWorld, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SENDGRID_UNSUBSCRIBE_GROUP_ID")
-    with changes_nothing(world.conn):
+    with world.conn.changes_nothing():
         create(jobdeck, text, "--yes").refused(1, "SENDGRID_UNSUBSCRIBE_GROUP_ID")
     told = create(jobdeck, text, "--yes", "--allow-without-unsubscribe").data
     payload = world.row("select payload from job_queue")["payload"]
@@ -196,7 +196,7 @@ def test_what_cannot_be_understood_is_refused(
     (tmp_path / "empty.md").write_text(" \n")
     (tmp_path / "binary.md").write_bytes(b"\xff\xfe")
     files = {"TEXT": text, "EMPTY": str(tmp_path / "empty.md"), "BINARY": str(tmp_path / "binary.md")}
-    with changes_nothing(world.conn):
+    with world.conn.changes_nothing():
         jobdeck("campaign", "create", "--yes", *(files.get(one, one) for one in arguments)).refused(2, word)
 
 
@@ -250,7 +250,7 @@ def test_resume_mails_only_the_unsent(jobdeck: Jobdeck, world: MailWorld) -> Non
 @pytest.mark.slow
 def test_a_dry_resume_changes_nothing(jobdeck: Jobdeck, world: MailWorld) -> None:
     campaign = _half_sent(world)
-    with changes_nothing(world.conn):
+    with world.conn.changes_nothing():
         told = jobdeck("campaign", "resume", str(campaign), "--include-uncertain", "--dry-run", "--json").data
         assert (told["recipients"], told["dry_run"]) == (40, True)
 

@@ -17,7 +17,7 @@ from tests.support.catalog import catalog
 from tests.support.health import announce
 from tests.support.original import copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, finish_one, rows, value
+from tests.support.queue import ACTOR, Connection
 
 pytestmark = pytest.mark.installation
 
@@ -54,7 +54,7 @@ def conn(before: Connection) -> Connection:
 
 
 def take(conn: Connection, limit: int = 5) -> list[dict[str, Any]]:
-    return rows(conn, "SELECT * FROM job_queue_claim(%s)", limit)
+    return conn.rows("SELECT * FROM job_queue_claim(%s)", limit)
 
 
 def switch(conn: Connection, runner: str = "jobdeck") -> None:
@@ -71,8 +71,8 @@ def undo(conn: Connection, **given: Any) -> list[str]:
 
 def of_runner(conn: Connection) -> list[str]:
     """The functions that only the earlier runner calls."""
-    found = rows(
-        conn, "SELECT to_regprocedure('public.' || f)::text AS f FROM unnest(%s::text[]) AS f ORDER BY 1", list(RUNNER)
+    found = conn.rows(
+        "SELECT to_regprocedure('public.' || f)::text AS f FROM unnest(%s::text[]) AS f ORDER BY 1", list(RUNNER)
     )
     return [row["f"] for row in found if row["f"] is not None]
 
@@ -80,8 +80,7 @@ def of_runner(conn: Connection) -> list[str]:
 def guards(conn: Connection) -> dict[Any, Any]:
     """The constraints, triggers and indexes of all tables, and the text and the rights of the runner's functions."""
     kept = {key: text for key, text in catalog(conn).items() if key[0] in {"constraint", "trigger", "index"}}
-    functions = rows(
-        conn,
+    functions = conn.rows(
         "SELECT p.oid::regprocedure::text AS name, pg_get_functiondef(p.oid) AS text, "
         "ARRAY(SELECT unnest(p.proacl)::text ORDER BY 1) AS rights, "
         "p.proowner::regrole::text AS owner FROM pg_proc AS p WHERE p.oid = ANY (%s::regprocedure[])",
@@ -92,8 +91,7 @@ def guards(conn: Connection) -> dict[Any, Any]:
 
 def columns(conn: Connection) -> dict[str, tuple[bool, str | None]]:
     """Whether each column is not null, and its default."""
-    found = rows(
-        conn,
+    found = conn.rows(
         "SELECT a.attrelid::regclass || '.' || a.attname AS name, a.attnotnull AS filled, "
         "pg_get_expr(d.adbin, d.adrelid) AS given FROM pg_attribute AS a JOIN pg_class AS c ON c.oid = a.attrelid "
         "LEFT JOIN pg_attrdef AS d ON (d.adrelid, d.adnum) = (a.attrelid, a.attnum) "
@@ -114,7 +112,7 @@ class TestStay:
         assert "constraint job_queue.recurring_jobs_must_have_interval" in dropped
         assert any(name.startswith("constraint game_platform_challenge_solves.") for name in dropped)
         assert of_runner(conn) == []
-        assert audit_rows(conn)[-1]["action"] == "stay"
+        assert conn.audit_rows()[-1]["action"] == "stay"
 
     def test_an_index_that_equals_one_of_ours_is_dropped_and_ours_stays(self, conn: Connection) -> None:
         doubled = """
@@ -124,26 +122,26 @@ class TestStay:
                 AND regexp_replace(pg_get_indexdef(a.indexrelid), ' INDEX \\S+ ON', '')
                     = regexp_replace(pg_get_indexdef(b.indexrelid), ' INDEX \\S+ ON', '')
         """
-        assert len(rows(conn, doubled)) >= 5
+        assert len(conn.rows(doubled)) >= 5
         switch(conn)
         stay(conn)
-        assert rows(conn, doubled) == []
+        assert conn.rows(doubled) == []
         check_schema(conn)
         assert examine(conn).altered == ()
 
     def test_the_queue_works_on_and_no_later_installation_brings_the_functions_back(self, conn: Connection) -> None:
         switch(conn)
         stay(conn)
-        job = add(conn)
-        (claimed,) = claim(conn)
-        assert finish_one(conn, claimed).recorded == "succeeded"
+        job = conn.add()
+        (claimed,) = conn.claim()
+        assert conn.finish_one(claimed).recorded == "succeeded"
         assert claimed.id == job.id
         install_schema(conn)
         assert of_runner(conn) == []
         assert stay(conn) == set()
 
     def test_where_a_type_is_set_aside_the_runner_keeps_its_functions(self, conn: Connection) -> None:
-        image = add(conn, "team_image_generate")
+        image = conn.add("team_image_generate")
         operator.set_type(
             conn, "team_image_generate", changes={"set_aside": True}, actor=ACTOR, reason="it makes the images"
         )
@@ -156,18 +154,18 @@ class TestStay:
     def test_the_earlier_runner_cannot_come_back_after_it(self, conn: Connection) -> None:
         switch(conn)
         stay(conn)
-        with changes_nothing(conn), pytest.raises(Refused, match="The earlier runner cannot come back"):
+        with conn.changes_nothing(), pytest.raises(Refused, match="The earlier runner cannot come back"):
             switch(conn, "earlier")
-        with changes_nothing(conn), pytest.raises(Refused, match="has nothing to bring back"):
+        with conn.changes_nothing(), pytest.raises(Refused, match="has nothing to bring back"):
             undo(conn)
 
     def test_it_is_refused_while_the_earlier_runner_has_the_queue_or_a_job(self, conn: Connection) -> None:
-        job = add(conn)
-        with changes_nothing(conn), pytest.raises(Refused, match="The earlier runner has the queue"):
+        job = conn.add()
+        with conn.changes_nothing(), pytest.raises(Refused, match="The earlier runner has the queue"):
             stay(conn)
         take(conn)
         switch(conn)
-        with changes_nothing(conn), pytest.raises(Refused, match="Jobs of the earlier runner still run"):
+        with conn.changes_nothing(), pytest.raises(Refused, match="Jobs of the earlier runner still run"):
             stay(conn)
         conn.execute("SELECT job_queue_mark_succeeded(p_job_id => %s)", (job.id,))
         assert stay(conn)
@@ -175,7 +173,7 @@ class TestStay:
     def test_a_dry_run_lists_the_same_and_changes_nothing(self, conn: Connection) -> None:
         switch(conn)
         held = catalog(conn)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             listed = stay(conn, dry_run=True)
         assert catalog(conn) == held
         assert stay(conn) == listed
@@ -196,17 +194,17 @@ class TestUndo:
     def test_functions_rights_constraints_triggers_and_indexes_are_as_before_the_installation(
         self, before: Connection
     ) -> None:
-        adopted = value(before, "SELECT array_agg(relname::text) FROM pg_class WHERE relkind = 'r' AND relnamespace = "
+        adopted = before.value("SELECT array_agg(relname::text) FROM pg_class WHERE relkind = 'r' AND relnamespace = "
                         "'public'::regnamespace")  # fmt: skip
         held = guards(before)
         keys = "SELECT oid FROM pg_constraint WHERE contype = 'f' ORDER BY 1"
-        foreign = rows(before, keys)
+        foreign = before.rows(keys)
         install_schema(before)
         assert guards(before) != held
         assert undo(before) == []
         now = guards(before)
         assert {key: (text, now.get(key)) for key, text in held.items() if now.get(key) != text} == {}
-        assert {row["oid"] for row in foreign} <= {row["oid"] for row in rows(before, keys)}
+        assert {row["oid"] for row in foreign} <= {row["oid"] for row in before.rows(keys)}
         new = [key for key in now if key not in held and key[0] in {"constraint", "trigger"}]
         assert [key for key in new if key[1].partition(".")[0] in adopted] == []
 
@@ -219,18 +217,18 @@ class TestUndo:
         assert {name: (was, now.get(name)) for name, was in held.items() if now.get(name) != was} == {}
 
     def test_the_originals_runner_works_with_its_own_functions_and_ends_what_it_began(self, conn: Connection) -> None:
-        running, waiting = add(conn), add(conn)
+        running, waiting = conn.add(), conn.add()
         assert len(take(conn, 1)) == 1
         (said,) = undo(conn)
         assert said.startswith("Jobs are running (1).")
-        (answer,) = rows(conn, "SELECT * FROM job_queue_mark_succeeded(p_job_id => %s)", running.id)
+        (answer,) = conn.rows("SELECT * FROM job_queue_mark_succeeded(p_job_id => %s)", running.id)
         assert answer["status"] == "succeeded"
         (taken,) = take(conn)
         assert (taken["id"], taken["run_token"]) == (waiting.id, None)
         conn.execute("UPDATE job_queue SET status = 'cancelled' WHERE id = %s", (waiting.id,))
 
     def test_programs_ask_for_an_installation_which_takes_over_again(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         undo(conn)
         with pytest.raises(SchemaMismatch, match="Run `jobdeck init`"):
             check_schema(conn)
@@ -238,29 +236,29 @@ class TestUndo:
         check_schema(conn)
         assert examine(conn).altered == ()
         switch(conn)
-        (claimed,) = claim(conn)
-        assert (claimed.id, finish_one(conn, claimed).recorded) == (job.id, "succeeded")
+        (claimed,) = conn.claim()
+        assert (claimed.id, conn.finish_one(claimed).recorded) == (job.id, "succeeded")
         switch(conn, "earlier")
         undo(conn)
 
     def test_it_is_refused_while_the_workers_have_the_queue_a_job_or_a_heartbeat(self, conn: Connection) -> None:
-        add(conn)
+        conn.add()
         switch(conn)
-        with changes_nothing(conn), pytest.raises(Refused, match="The workers of Jobdeck have the queue"):
+        with conn.changes_nothing(), pytest.raises(Refused, match="The workers of Jobdeck have the queue"):
             undo(conn)
-        (claimed,) = claim(conn)
+        (claimed,) = conn.claim()
         switch(conn, "earlier")
-        with changes_nothing(conn), pytest.raises(Refused, match=r"Jobs of the workers still run \(1\)"):
+        with conn.changes_nothing(), pytest.raises(Refused, match=r"Jobs of the workers still run \(1\)"):
             undo(conn)
-        finish_one(conn, claimed)
+        conn.finish_one(claimed)
         announce(conn, "w")
-        with changes_nothing(conn), pytest.raises(Refused, match=r"These are alive: w\."):
+        with conn.changes_nothing(), pytest.raises(Refused, match=r"These are alive: w\."):
             undo(conn)
         presence.remove_worker(conn, "w")
         undo(conn)
 
     def test_what_rows_of_today_violate_is_named_and_left_out(self, conn: Connection) -> None:
-        coach = value(conn, "SELECT id FROM profiles LIMIT 1")
+        coach = conn.value("SELECT id FROM profiles LIMIT 1")
         conn.execute("INSERT INTO alert_log (coach_id, channel, unread_count) VALUES (%s, null, null)", (coach,))
         assert undo(conn) == [
             f"The not null alert_log.{column} was not put back, because rows of today violate it."
@@ -271,7 +269,7 @@ class TestUndo:
         conn.execute("DROP INDEX idx_job_worker_runs_started_at_desc; DROP INDEX idx_job_queue_task_type")
         conn.execute("ALTER TABLE team_members DROP CONSTRAINT team_members_position_check")
         undo(conn)
-        assert value(conn, "SELECT to_regclass('idx_job_queue_task_type')") is None
+        assert conn.value("SELECT to_regclass('idx_job_queue_task_type')") is None
         assert ("constraint", "team_members.team_members_position_check") not in guards(conn)
 
     def test_what_a_first_stay_has_dropped_comes_back(self, before: Connection) -> None:
@@ -288,14 +286,14 @@ class TestUndo:
         assert {key: (text, now.get(key)) for key, text in held.items() if now.get(key) != text} == {}
 
     def test_jobs_with_rules_that_the_earlier_runner_does_not_know_are_counted(self, conn: Connection) -> None:
-        add(conn, priority=5)
-        add(conn)
+        conn.add(priority=5)
+        conn.add()
         (said,) = undo(conn)
         assert said.startswith("1 pending jobs wait for another job or for their turn, or have a priority.")
 
     def test_a_dry_run_changes_nothing(self, conn: Connection) -> None:
         held = guards(conn)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             assert undo(conn, dry_run=True) == []
         assert guards(conn) == held
 

@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme.cutover import ends
@@ -19,7 +18,7 @@ from tests.support.original import OWNER, copy_of_original, original_database
 from tests.support.people import make_groups
 from tests.support.pooler import lying_relay
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR, Connection, add, advance
+from tests.support.queue import ACTOR, Connection
 
 pytestmark = pytest.mark.installation
 
@@ -47,7 +46,7 @@ def url(postgres: PostgresServer, installed_database: str) -> Iterator[str]:
 
 @pytest.fixture
 def conn(url: str) -> Iterator[Connection]:
-    with psycopg.connect(url, autocommit=True) as connection:
+    with Connection.connect(url, autocommit=True) as connection:
         yield connection
 
 
@@ -161,7 +160,7 @@ def test_mail_that_is_not_delivered_and_quiet_hours_in_a_zone_that_does_not_exis
 
 
 def test_a_table_that_another_session_has_locked(jobdeck: Jobdeck, conn: Connection) -> None:
-    with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
+    with Connection.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
         other.execute("LOCK TABLE job_queue")
         jobdeck("doctor", "--cutover").refused(1, f"pid {other.info.backend_pid}", "Nothing was changed")
 
@@ -174,7 +173,7 @@ def test_no_live_worker(jobdeck: Jobdeck, conn: Connection) -> None:
 
 def test_a_type_that_nobody_handles(jobdeck: Jobdeck, conn: Connection) -> None:
     green(jobdeck, "task types")
-    add(conn, "team_image_generate")
+    conn.add("team_image_generate")
     red(jobdeck, "task types", "No live worker handles team_image_generate", "--set-aside")
     set_aside(conn, "team_image_generate")
     green(jobdeck, "task types")
@@ -193,7 +192,7 @@ def test_jobs_without_their_concurrency_key(jobdeck: Jobdeck, conn: Connection) 
 
 def test_payloads_that_their_type_refuses(jobdeck: Jobdeck, conn: Connection) -> None:
     green(jobdeck, "payloads")
-    job = add(conn, SYNC, payload={"batchSize": "many"})
+    job = conn.add(SYNC, payload={"batchSize": "many"})
     red(jobdeck, "payloads", f"{str(job.id)[:8]} ({SYNC})", "`jobdeck edit ID`")
     conn.execute("UPDATE job_queue SET payload = '{}' WHERE id = %s", (job.id,))
     green(jobdeck, "payloads")
@@ -237,22 +236,22 @@ def test_the_originals_cron_is_needed_for_types_that_are_set_aside(jobdeck: Jobd
 
 
 def test_jobs_that_the_earlier_runner_holds_after_the_switch(jobdeck: Jobdeck, conn: Connection) -> None:
-    job = add(conn, "alpha")
+    job = conn.add("alpha")
     conn.execute("SELECT * FROM job_queue_claim(5)")
     green(jobdeck, "jobs in flight")
     switch(conn)
     red(jobdeck, "jobs in flight", "1 jobs still run in the earlier runner, 0 of them past their lease")
-    advance(conn, timedelta(minutes=21))
+    conn.advance(timedelta(minutes=21))
     red(jobdeck, "jobs in flight", "1 of them past their lease")
     conn.execute("SELECT job_queue_mark_succeeded(p_job_id => %s)", (job.id,))
     green(jobdeck, "jobs in flight")
 
 
 def test_runs_of_the_earlier_runner_that_have_died_before_the_switch(jobdeck: Jobdeck, conn: Connection) -> None:
-    add(conn, "alpha")
+    conn.add("alpha")
     conn.execute("SELECT * FROM job_queue_claim(5)")
     green(jobdeck, "jobs in flight")
-    advance(conn, timedelta(minutes=21))
+    conn.advance(timedelta(minutes=21))
     red(jobdeck, "jobs in flight", "1 runs of the earlier runner have died", "`jobdeck cleanup --yes`")
     assert jobdeck("cleanup", "--yes").code == 0
     green(jobdeck, "jobs in flight")

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme.cutover.changes import changes
@@ -16,7 +15,7 @@ from tests.support.catalog import catalog
 from tests.support.health import announce
 from tests.support.original import OWNER, copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection, add, rows, waits_for_a_lock
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
@@ -103,7 +102,7 @@ def test_a_session_that_holds_a_lock_is_named_and_nothing_is_changed(
 ) -> None:
     jobdeck("init")
     held = catalog(conn)
-    with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
+    with Connection.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
         other.execute(lock.encode())
         ran = jobdeck("cutover", command)
         if command == "status" and "UPDATE" in lock:
@@ -116,12 +115,12 @@ def test_a_session_that_holds_a_lock_is_named_and_nothing_is_changed(
 
 def test_the_session_that_is_named_is_not_one_that_waits_itself(jobdeck: Jobdeck, conn: Connection) -> None:
     jobdeck("init")
-    with psycopg.connect(conn.info.dsn) as waiting, psycopg.connect(conn.info.dsn) as other:
+    with Connection.connect(conn.info.dsn) as waiting, Connection.connect(conn.info.dsn) as other:
         waiting.execute("SELECT FROM job_types")
         other.execute("LOCK TABLE job_queue")
         thread = threading.Thread(target=waiting.execute, args=("SELECT FROM job_queue",))
         thread.start()
-        waits_for_a_lock(conn, waiting.info.backend_pid)
+        conn.until_blocked(waiting.info.backend_pid)
         jobdeck("cutover", "switch").refused(1, f"pid {other.info.backend_pid},")
         other.rollback()
         thread.join()
@@ -144,7 +143,7 @@ def test_stay_waits_for_no_lock(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute("DELETE FROM job_queue")
     jobdeck("cutover", "switch", "--without-workers")
     held = catalog(conn)
-    with psycopg.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
+    with Connection.connect(conn.info.dsn, autocommit=True) as other, other.transaction():
         other.execute("SELECT FROM job_queue")
         jobdeck("cutover", "stay").refused(1, f"pid {other.info.backend_pid}", "Nothing was changed")
     assert catalog(conn) == held
@@ -183,18 +182,18 @@ def test_undo_gives_the_original_its_functions_back_and_init_takes_over_again(
     jobdeck: Jobdeck, conn: Connection
 ) -> None:
     body = "SELECT prosrc FROM pg_proc WHERE oid = 'job_queue_claim(integer)'::regprocedure"
-    own = rows(conn, body)
+    own = conn.rows(body)
     jobdeck("init")
-    assert rows(conn, body) != own
+    assert conn.rows(body) != own
     conn.execute("DELETE FROM job_queue")
-    add(conn, priority=3)
+    conn.add(priority=3)
     tried = jobdeck("cutover", "undo", "--dry-run")
     assert tried.out.startswith("The original would have its own functions")
-    assert rows(conn, body) != own
+    assert conn.rows(body) != own
     done = jobdeck("cutover", "undo", "--reason", "not today")
     assert "Jobdeck's own tables, functions and rights stay, unused." in done.out.splitlines()[0]
     assert done.out.splitlines()[1].startswith("1 pending jobs wait for another job")
-    assert rows(conn, body) == own
+    assert conn.rows(body) == own
     jobdeck("status").refused(1, "Run `jobdeck init`")
     assert jobdeck("init").code == 0
     assert jobdeck("cutover", "status").out.startswith("The earlier runner has the queue.")

@@ -15,7 +15,7 @@ from jobdeck.core.schema import install_schema
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.original import OWNER, copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR, Connection, add, advance, job_row, now, rows, value
+from tests.support.queue import ACTOR, Connection
 
 pytestmark = pytest.mark.installation
 
@@ -56,8 +56,7 @@ def enqueue(
     conn: Connection, task_type: str, status: str = "pending", *, changed: str = "0 s", attempts: int = 0
 ) -> UUID:
     """A job as the original's pages insert it, or as its runner left it `changed` ago."""
-    found: UUID = value(
-        conn,
+    found: UUID = conn.value(
         "INSERT INTO job_queue (task_type, status, attempts, run_at, updated_at) "
         "VALUES (%s, %s, %s, now() - %s::interval, now() - %s::interval) RETURNING id",
         task_type, status, attempts, changed, changed,
@@ -67,8 +66,7 @@ def enqueue(
 
 def series(conn: Connection, task_type: str, *, ran: str = "16 min", attempts: int = 37) -> UUID:
     """One of every 15 minutes that the original has run until `ran` ago."""
-    found: UUID = value(
-        conn,
+    found: UUID = conn.value(
         "INSERT INTO job_queue (task_type, run_at, attempts, is_recurring, recurrence_interval_minutes, last_run_at) "
         "VALUES (%s, now() - %s::interval, %s, true, 15, now() - %s::interval) RETURNING id",
         task_type, ran, attempts, ran,
@@ -82,7 +80,7 @@ def taken(conn: Connection) -> set[UUID]:
 
 def due(conn: Connection, job: UUID) -> datetime:
     """One interval after its last run."""
-    found: datetime = job_row(conn, job)["last_run_at"] + timedelta(minutes=15)
+    found: datetime = conn.job_row(job)["last_run_at"] + timedelta(minutes=15)
     return found
 
 
@@ -93,7 +91,7 @@ class TestDeadRuns:
         install(conn)
         enqueued = enqueue(conn, "sync")
         assert taken(conn) == {waiting}
-        assert job_row(conn, dead)["last_outcome"] == "lost"
+        assert conn.job_row(dead)["last_outcome"] == "lost"
         succeed(conn, waiting)
         assert taken(conn) == {enqueued}
 
@@ -103,10 +101,10 @@ class TestDeadRuns:
         assert taken(conn) == {dead}
         behind = enqueue(conn, "sync")
         assert taken(conn) == set()
-        advance(conn, timedelta(minutes=21))
+        conn.advance(timedelta(minutes=21))
         assert taken(conn) == {behind}
         succeed(conn, behind)
-        advance(conn, timedelta(minutes=5))
+        conn.advance(timedelta(minutes=5))
         assert taken(conn) == {dead}
 
     def test_a_dead_run_that_somebody_cancels_ends_as_cancelled(self, conn: Connection) -> None:
@@ -114,7 +112,7 @@ class TestDeadRuns:
         install(conn)
         conn.execute("UPDATE job_queue SET status = 'cancelled', completed_at = now() WHERE id = %s", (dead,))
         assert taken(conn) == set()
-        assert job_row(conn, dead)["status"] == "cancelled"
+        assert conn.job_row(dead)["status"] == "cancelled"
 
 
 class TestSecondRound:
@@ -124,15 +122,15 @@ class TestSecondRound:
         job = series(conn, "sync", ran="10 min")
         install(conn)
         undo(conn)
-        advance(conn, timedelta(minutes=6))
+        conn.advance(timedelta(minutes=6))
         assert taken(conn) == {job}
         succeed(conn, job)
-        advance(conn, timedelta(minutes=1))
+        conn.advance(timedelta(minutes=1))
         install(conn)
-        row = job_row(conn, job)
+        row = conn.job_row(job)
         assert (row["run_at"], row["anchor_at"], row["attempts"]) == (due(conn, job), due(conn, job), 0)
         assert taken(conn) == set()
-        advance(conn, row["run_at"] - now(conn) + timedelta(seconds=1))
+        conn.advance(row["run_at"] - conn.now() + timedelta(seconds=1))
         assert taken(conn) == {job}
         assert fail(conn, job, 0)["last_outcome"] == "retried"
 
@@ -141,10 +139,10 @@ class TestSecondRound:
         install(conn)
         assert taken(conn) == {job}
         fail(conn, job, 600_000)
-        assert job_row(conn, job)["slot_at"] is not None
+        assert conn.job_row(job)["slot_at"] is not None
         undo(conn)
         install(conn)
-        row = job_row(conn, job)
+        row = conn.job_row(job)
         assert (row["run_at"], row["slot_at"], row["attempts"]) == (due(conn, job), None, 0)
 
     def test_a_series_that_runs_meanwhile_goes_on_from_the_slot_that_the_original_gave_it(
@@ -153,10 +151,10 @@ class TestSecondRound:
         job = series(conn, "sync", attempts=9000)
         install(conn)
         undo(conn)
-        advance(conn, timedelta(minutes=7))
+        conn.advance(timedelta(minutes=7))
         assert taken(conn) == {job}
         install(conn)
-        row = job_row(conn, job)
+        row = conn.job_row(job)
         assert (row["status"], row["anchor_at"], row["attempts"]) == ("running", row["run_at"], 1)
         assert fail(conn, job, 0)["last_outcome"] == "retried"
 
@@ -166,20 +164,20 @@ class TestSecondRound:
         assert taken(conn) == {first}
         second = series(conn, "flash")
         conn.execute("UPDATE job_queue SET blocked_by = %s WHERE id = %s", (first, second))
-        assert job_row(conn, second)["in_line"]
+        assert conn.job_row(second)["in_line"]
         undo(conn)
         assert taken(conn) == {second}
         conn.execute("SELECT job_queue_mark_succeeded(p_job_id => id) FROM job_queue")
         conn.execute("DELETE FROM job_queue WHERE id = %s", (first,))
         install(conn)
-        advance(conn, timedelta(minutes=16))
+        conn.advance(timedelta(minutes=16))
         assert taken(conn) == {second}
 
     def test_a_job_waits_on_for_one_that_has_not_ended(self, conn: Connection) -> None:
         install(conn)
         first = enqueue(conn, "sync")
         assert taken(conn) == {first}
-        second = add(conn, blocked_by=first)
+        second = conn.add(blocked_by=first)
         undo(conn)
         install(conn)
         assert taken(conn) == set()
@@ -188,14 +186,14 @@ class TestSecondRound:
 
     def test_of_two_jobs_of_one_dedupe_key_that_the_original_has_one_keeps_it(self, conn: Connection) -> None:
         install(conn)
-        failed = add(conn, dedupe_key="one")
+        failed = conn.add(dedupe_key="one")
         assert taken(conn) == {failed.id}
         fail(conn, failed.id)
-        other = add(conn, dedupe_key="one")
+        other = conn.add(dedupe_key="one")
         undo(conn)
         conn.execute("UPDATE job_queue SET status = 'pending' WHERE id = %s", (failed.id,))
         install(conn)
-        assert [job_row(conn, job)["dedupe_key"] for job in (failed.id, other.id)] == ["one", None]
+        assert [conn.job_row(job)["dedupe_key"] for job in (failed.id, other.id)] == ["one", None]
 
     def test_two_jobs_of_one_key_that_the_original_runs_together_both_end(self, conn: Connection) -> None:
         install(conn)
@@ -203,15 +201,15 @@ class TestSecondRound:
         undo(conn)
         assert taken(conn) == both
         install(conn)
-        running = rows(conn, "SELECT id, concurrency_key FROM job_queue WHERE status = 'running'")
+        running = conn.rows("SELECT id, concurrency_key FROM job_queue WHERE status = 'running'")
         assert {row["id"] for row in running} == both
         assert {row["concurrency_key"] for row in running} == {"sync", None}
         assert all(succeed(conn, job)["id"] == job for job in both)
-        assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
+        assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
 
     def test_jobs_that_were_inserted_meanwhile_get_their_keys(self, conn: Connection) -> None:
         install(conn)
         undo(conn)
         job = enqueue(conn, "flash")
         install(conn)
-        assert job_row(conn, job)["concurrency_key"] == "sync"
+        assert conn.job_row(job)["concurrency_key"] == "sync"

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import psycopg
 import pytest
 from pydantic import field_validator
 
@@ -22,7 +21,7 @@ from jobdeck.core.registry import JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from tests.support.earlier_runner import fail, succeed, take
 from tests.support.people import People
-from tests.support.queue import ACTOR, Connection, add, changes_nothing
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 from tests.support.working import nothing
 
@@ -109,11 +108,11 @@ def test_each_run_is_answered_with_its_effects_or_with_the_reason_why_there_are_
     operator.set_type(earlier, "plain", changes={"set_aside": True}, actor=ACTOR, reason="elsewhere")
     with watched(database) as watch:
         for name in ("letters", "refusing", "breaking", "exiting", "odd", "images", "unknown"):
-            add(earlier, name, payload={"number": 3})
-        add(earlier, "letters", payload={"number": "many"})
-        add(earlier, "plain")
+            earlier.add(name, payload={"number": 3})
+        earlier.add("letters", payload={"number": "many"})
+        earlier.add("plain")
         take(earlier, 10)
-        with changes_nothing(earlier):
+        with earlier.changes_nothing():
             found = answers(watch)
     refused = [one.sentence or "" for one in found if one.answer == "refused"]
     assert [said.partition(": number: ")[0] for said in refused] == ["The payload does not fit letters"]
@@ -132,7 +131,7 @@ def test_each_run_is_answered_with_its_effects_or_with_the_reason_why_there_are_
 
 def test_a_type_without_a_preview_is_said_to_have_none(database: Database, earlier: Connection) -> None:
     with watched(database) as watch:
-        add(earlier, "plain")
+        earlier.add("plain")
         take(earlier)
         assert [(one.answer, one.sentence) for one in answers(watch)] == [("no-preview", "no preview")]
 
@@ -140,7 +139,7 @@ def test_a_type_without_a_preview_is_said_to_have_none(database: Database, earli
 @pytest.mark.slow
 def test_a_run_that_begins_and_ends_between_two_looks_is_answered(database: Database, earlier: Connection) -> None:
     with watched(database) as watch:
-        done, failed = add(earlier, "letters"), add(earlier, "letters")
+        done, failed = earlier.add("letters"), earlier.add("letters")
         take(earlier)
         succeed(earlier, done.id)
         fail(earlier, failed.id)
@@ -151,7 +150,7 @@ def test_a_run_is_answered_once_however_long_it_lasts_and_a_second_run_of_its_jo
     database: Database, earlier: Connection
 ) -> None:
     with watched(database) as watch:
-        job = add(earlier, "letters")
+        job = earlier.add("letters")
         take(earlier)
         assert [one.run.job_id for one in answers(watch)] == [job.id]
         assert answers(watch) == []
@@ -163,7 +162,7 @@ def test_a_run_is_answered_once_however_long_it_lasts_and_a_second_run_of_its_jo
 
 
 def test_runs_that_began_before_the_watch_are_not_answered(database: Database, earlier: Connection) -> None:
-    ended, lasting = add(earlier, "letters"), add(earlier, "letters")
+    ended, lasting = earlier.add("letters"), earlier.add("letters")
     take(earlier)
     succeed(earlier, ended.id)
     with watched(database) as watch:
@@ -178,12 +177,12 @@ def test_nothing_is_answered_twice_or_missed_when_there_are_more_runs_than_are_r
 ) -> None:
     monkeypatch.setattr(watching, "REMEMBERED", 3)
     for _ in range(5):
-        add(earlier, "plain")
+        earlier.add("plain")
     take(earlier)
     found: list[int] = []
     with watched(database) as watch:
         for _ in range(4):
-            begun = [add(earlier, "plain").id for _ in range(2)]
+            begun = [earlier.add("plain").id for _ in range(2)]
             assert len(take(earlier)) == 2
             for job in begun:
                 succeed(earlier, job)
@@ -195,10 +194,10 @@ def test_nothing_is_answered_twice_or_missed_when_there_are_more_runs_than_are_r
 def test_a_claim_that_commits_after_a_later_one_is_answered(
     database: Database, database_url: str, earlier: Connection
 ) -> None:
-    early = add(earlier, "letters")
-    with watched(database) as watch, psycopg.connect(database_url) as slow:
+    early = earlier.add("letters")
+    with watched(database) as watch, Connection.connect(database_url) as slow:
         assert [row["id"] for row in take(slow)] == [early.id]
-        late = add(earlier, "letters")
+        late = earlier.add("letters")
         assert [row["id"] for row in take(earlier)] == [late.id]
         assert [one.run.job_id for one in answers(watch)] == [late.id]
         slow.commit()
@@ -207,8 +206,8 @@ def test_a_claim_that_commits_after_a_later_one_is_answered(
 
 def test_only_the_runs_of_the_wanted_types_are_answered(database: Database, earlier: Connection) -> None:
     with watched(database, task_types=["plain"]) as watch:
-        add(earlier, "letters")
-        add(earlier, "plain")
+        earlier.add("letters")
+        earlier.add("plain")
         take(earlier)
         assert [one.run.task_type for one in answers(watch)] == ["plain"]
         assert watch.counts == {"plain": 1}
@@ -240,12 +239,12 @@ class TestSlowPreviews:
         self, database: Database, earlier: Connection, slow: JobType, gate: threading.Event, reached: threading.Event
     ) -> None:
         with watched(database, slow) as watch:
-            add(earlier, "slow", payload={"number": 0})
+            earlier.add("slow", payload={"number": 0})
             take(earlier)
             watch.look()
             until(reached.is_set, "the first preview")
             for number in range(1, MOST_WAITING + 6):
-                add(earlier, "slow", payload={"number": number})
+                earlier.add("slow", payload={"number": number})
             take(earlier, 100)
             watch.look()
             assert (watch.left_out, watch.answers()) == (5, [])
@@ -259,11 +258,11 @@ class TestSlowPreviews:
     ) -> None:
         with watched(database, slow, *TYPES) as watch:
             for _ in range(2):
-                add(earlier, "slow")
+                earlier.add("slow")
             take(earlier)
             watch.look()
             until(reached.is_set, "the first preview")
-            add(earlier, "plain")
+            earlier.add("plain")
             take(earlier)
             watch.look()
             assert [one.answer for one in watch.answers()] == ["no-preview"]
@@ -280,12 +279,12 @@ class TestSwitch:
         self, database: Database, earlier: Connection
     ) -> None:
         with watched(database) as watch:
-            job = add(earlier, "plain")
+            job = earlier.add("plain")
             take(earlier)
             assert watch.look()
             watch.answers()
             succeed(earlier, job.id)
-            last = add(earlier, "plain")
+            last = earlier.add("plain")
             take(earlier)
             ends.switch(earlier, back=False, actor=ACTOR, reason=None)
             assert not watch.look()
@@ -297,6 +296,6 @@ def test_a_workers_account_may_watch(people: People, database_url: str, earlier:
     with Database(people.address(database_url, "job_worker"), application_name="test") as database:
         assert database.probe().role == people.name("job_worker")
         with watched(database) as watch:
-            add(earlier, "letters", payload={"number": 7})
+            earlier.add("letters", payload={"number": 7})
             take(earlier)
             assert [one.effects for one in answers(watch)] == [{"letters": 7, "dry": True}]

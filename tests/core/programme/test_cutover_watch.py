@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.programme.cutover import ends
@@ -22,7 +21,7 @@ from tests.core.programme.previewed import GATE
 from tests.support.earlier_runner import succeed, take
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR, Connection, add, value
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
 from tests.tui.hostile import harmful
 
@@ -69,7 +68,7 @@ def shown(process: subprocess.Popen[str], words: str) -> list[str]:
 
 def run_at_once(earlier: Connection, task_type: str, **payload: Any) -> UUID:
     """A run that the earlier runner begins and ends."""
-    job = add(earlier, task_type, payload=payload).id
+    job = earlier.add(task_type, payload=payload).id
     assert [row["id"] for row in take(earlier)] == [job]
     succeed(earlier, job)
     return job
@@ -146,7 +145,7 @@ def test_runs_that_slow_previews_leave_out_are_counted_and_a_hanging_preview_doe
     with watching() as process:
         run_at_once(earlier, "cli_slow")
         held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND NOT granted"
-        until(lambda: value(earlier, held, GATE), "the first preview")
+        until(lambda: earlier.value(held, GATE), "the first preview")
         with earlier.transaction():
             for _ in range(MOST_WAITING + 3):
                 run_at_once(earlier, "cli_slow")
@@ -169,7 +168,7 @@ def test_it_goes_on_after_the_database_was_away_and_misses_no_run(
         postgres.stop()
         said(process, "The database does not answer")
         postgres.start()
-        with psycopg.connect(database_url, autocommit=True) as again:
+        with Connection.connect(database_url, autocommit=True) as again:
             job = run_at_once(again, "cli_plain")
         assert str(job)[-8:] in shown(process, "cli_plain")[-1]
         assert shown(process, "no preview") == ["  no preview\n"]

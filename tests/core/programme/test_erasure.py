@@ -8,7 +8,6 @@ import zlib
 from collections.abc import Iterator
 from uuid import uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, Refused, UsageError
@@ -19,7 +18,7 @@ from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.settings import Settings
 from tests.core.programme.erasure_world import KEY, QUEUE, Child, Coach, campaign, insert, message
 from tests.support.dump import dumped, places
-from tests.support.queue import Connection, rows, value
+from tests.support.queue import Connection
 
 
 def settings(key: str | None = KEY) -> Settings:
@@ -77,21 +76,21 @@ class TestNothingIsLeft:
         child.put_everywhere()
         erased(conn, "email", f" {child.parent_email.upper()}")
         assert places(dumped(conn), [child.parent_email, child.parent_name]) == {}
-        assert value(conn, "select count(*) from competitors where id in (%s, %s)", child.id, sibling.id) == 2
+        assert conn.value("select count(*) from competitors where id in (%s, %s)", child.id, sibling.id) == 2
 
     def test_a_name_that_another_parent_has_too_stays(self, conn: Connection, coach: Coach, child: Child) -> None:
         other = Child(conn, coach.id, word="Quaggar", parent="zzother")
         conn.execute("update competitors set parent_name = %s", (child.parent_name,))
         erased(conn, "email", child.parent_email)
-        assert value(conn, "select parent_name from competitors where id = %s", other.id) == child.parent_name
-        assert value(conn, "select parent_name from competitors where id = %s", child.id) is None
+        assert conn.value("select parent_name from competitors where id = %s", other.id) == child.parent_name
+        assert conn.value("select parent_name from competitors where id = %s", child.id) is None
 
     @pytest.mark.slow
     def test_of_an_address_whose_person_the_application_has_deleted(self, conn: Connection, child: Child) -> None:
         message(conn, child.id, "zzgone@zz.example", "announcement", "announcement:x:zzgone@zz.example")
         erased(conn, "email", "zzgone@zz.example")
         assert places(dumped(conn), ["zzgone@zz.example"]) == {}
-        assert value(conn, "select count(*) from competitors") == 1
+        assert conn.value("select count(*) from competitors") == 1
 
     @pytest.mark.slow
     @pytest.mark.parametrize("way", ["email", "school_email"])
@@ -121,16 +120,16 @@ class TestNothingIsLeft:
         near = Child(conn, coach.id, word="jquokkar", parent="yzzparent")
         near_message = message(conn, near.id, f"x{child.email}", "announcement", "k-near")
         erased(conn, "competitor", child.id)
-        assert rows(conn, "select email_personal, parent_email from competitors") == [
+        assert conn.rows("select email_personal, parent_email from competitors") == [
             {"email_personal": near.email, "parent_email": near.parent_email}
         ]
-        assert value(conn, "select address from outbox_messages where id = %s", near_message) == f"x{child.email}"
+        assert conn.value("select address from outbox_messages where id = %s", near_message) == f"x{child.email}"
 
     @pytest.mark.slow
     def test_a_job_that_waits_is_cancelled(self, conn: Connection, child: Child) -> None:
         child.put_everywhere()
         erased(conn, "competitor", child.id)
-        assert rows(conn, "select status, count(*) from job_queue group by 1 order by 1") == [
+        assert conn.rows("select status, count(*) from job_queue group by 1 order by 1") == [
             {"status": "cancelled", "count": 1},
             {"status": "failed", "count": 1},
         ]
@@ -138,7 +137,7 @@ class TestNothingIsLeft:
     @pytest.mark.slow
     def test_a_request_for_the_second_receiver_about_them_is_removed(self, conn: Connection, child: Child) -> None:
         child.put_everywhere()
-        form = value(conn, "select id::text from agreements")
+        form = conn.value("select id::text from agreements")
         others = {"email": "other@example.org", "competitor_id": "00000000-0000-4000-8000-000000000001"}
         about = [{"email": f" {child.email.upper()} "}, {"competitor_id": str(child.id)},
                  {"custom_args": {"agreement_id": form}}]  # fmt: skip
@@ -150,12 +149,12 @@ class TestNothingIsLeft:
         assert kept is not None
         hand_on.keep(conn, kept)
         assert ("provider_requests", 3) in [(one.place, one.rows) for one in erased(conn, "competitor", child.id)]
-        assert rows(conn, "select body from provider_requests") == [{"body": kept.body}]
+        assert conn.rows("select body from provider_requests") == [{"body": kept.body}]
 
     @pytest.mark.slow
     def test_the_audit_says_that_somebody_was_erased_and_not_who(self, conn: Connection, child: Child) -> None:
         erased(conn, "competitor", child.id)
-        (row,) = rows(conn, "select actor, after, job_id, reason from job_audit where action = 'erase'")
+        (row,) = conn.rows("select actor, after, job_id, reason from job_audit where action = 'erase'")
         assert row["actor"].startswith("mara (")
         assert (row["after"], row["job_id"], row["reason"]) == ({"kind": "competitor"}, None, None)
 
@@ -193,7 +192,7 @@ class TestSpellings:
         found = erased(conn, "competitor", child.id)
         assert places(dumped(conn), [*child.texts, *texts]) == {}
         assert [one for one in found if one.remains] == []
-        assert value(conn, "select count(*) from job_queue where status = 'pending'") == len(texts)
+        assert conn.value("select count(*) from job_queue where status = 'pending'") == len(texts)
 
     @pytest.mark.slow
     def test_a_number_is_found_in_each_of_its_forms(self, conn: Connection, coach: Coach) -> None:
@@ -215,8 +214,8 @@ class TestSpellings:
         payload = {"who": {"synced_user_id": 4711, "syncedUserId": "4711", "n": 4711, "note": "4711"}}
         job = insert(conn, "job_queue", task_type="zz", payload=payload)
         found = erased(conn, "competitor", child.id)
-        who = value(conn, "select payload -> 'who' from job_queue where id = %s", job)
-        gone = value(conn, "select job_erased_mark()")
+        who = conn.value("select payload -> 'who' from job_queue where id = %s", job)
+        gone = conn.value("select job_erased_mark()")
         assert who == {"synced_user_id": gone, "syncedUserId": gone, "n": 4711, "note": "4711"}
         assert [one for one in found if one.remains] == []
 
@@ -226,7 +225,7 @@ class TestSpellings:
         other = str(uuid4())
         job = insert(conn, "job_queue", task_type="zz", payload={key: [str(child.id), other]})
         erased(conn, "competitor", child.id)
-        assert rows(conn, "select status, payload from job_queue where id = %s", job) == [
+        assert conn.rows("select status, payload from job_queue where id = %s", job) == [
             {"status": "pending", "payload": {key: [other]}}
         ]
 
@@ -252,10 +251,10 @@ class TestSpellings:
         texts = [f"dear Zed Quokkar Smith <ann.{child.email}>", "eu-platform-quokkar", f"(x-{child.parent_email})"]
         for text in texts:
             insert(conn, "conversations", type="dm", title=text)
-        before = rows(conn, "select * from competitors where id = %s", longer)
+        before = conn.rows("select * from competitors where id = %s", longer)
         found = erased(conn, "competitor", child.id)
-        assert rows(conn, "select * from competitors where id = %s", longer) == before
-        assert {row["title"] for row in rows(conn, "select title from conversations")} == set(texts)
+        assert conn.rows("select * from competitors where id = %s", longer) == before
+        assert {row["title"] for row in conn.rows("select title from conversations")} == set(texts)
         assert [one for one in found if one.remains] == []
 
 
@@ -300,7 +299,7 @@ class TestRefusals:
             competitor_id=child.id, email=child.email, email_norm=child.email.lower(), status="unconfirmed",
         )  # fmt: skip
         erased(conn, "competitor", child.id)
-        assert value(conn, "select count(*) from competitors") == 0
+        assert conn.value("select count(*) from competitors") == 0
 
     def test_siblings_under_one_parents_address(
         self, conn: Connection, coach: Coach, child: Child, request: pytest.FixtureRequest
@@ -320,7 +319,7 @@ class TestRefusals:
         erased(conn, "competitor", child.id, keep_shared=True)
         theirs = {child.parent_email, child.parent_name, *child.texts[9:]}
         assert places(dumped(conn), [text for text in child.texts if text not in theirs]) == {}
-        assert value(conn, "select parent_email from competitors where id = %s", sibling.id) == child.parent_email
+        assert conn.value("select parent_email from competitors where id = %s", sibling.id) == child.parent_email
         erased(conn, "competitor", sibling.id)
         assert places(dumped(conn), child.texts) == {}
 
@@ -366,7 +365,7 @@ class TestRefusals:
         self, conn: Connection, child: Child, database_url: str, request: pytest.FixtureRequest
     ) -> None:
         request.getfixturevalue("unchanged")
-        with psycopg.connect(database_url) as other:
+        with Connection.connect(database_url) as other:
             other.execute("select from competitors for update")
             self.refused(conn, "competitor", child.id, "Another session has locked a row of theirs. Nothing was erased")
 
@@ -391,4 +390,4 @@ class TestRefusals:
 
 
 def test_the_tables_of_the_queue_that_have_texts_are_all_searched(conn: Connection) -> None:
-    assert set(value(conn, "select job_tables_with_texts()")) >= QUEUE
+    assert set(conn.value("select job_tables_with_texts()")) >= QUEUE

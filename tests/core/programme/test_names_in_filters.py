@@ -9,7 +9,7 @@ import pytest
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.cli.support import Jobdeck
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.competition
 
@@ -57,7 +57,7 @@ def test_a_name_or_an_id_of_one_coach_finds_the_jobs(jobdeck: Jobdeck, jobs: dic
 def test_a_name_that_fits_nobody_is_bad_input_and_changes_nothing(
     jobdeck: Jobdeck, conn: Connection, jobs: dict[UUID, UUID], command: list[str]
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck(*command, "--filter", "coach:Nobody").refused(
             2, 'No coach was found for "Nobody"', "part of a coach's name"
         )
@@ -67,7 +67,7 @@ def test_a_name_that_fits_nobody_is_bad_input_and_changes_nothing(
 def test_a_name_that_fits_several_is_refused_with_their_ids_and_without_their_names(
     jobdeck: Jobdeck, conn: Connection, jobs: dict[UUID, UUID], command: list[str]
 ) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         ran = jobdeck(*command, "--filter", "coach:kim")
         ran.refused(2, '2 coaches fit "kim"', str(KIM), str(KIMURA))
         assert "Amara" not in ran.err

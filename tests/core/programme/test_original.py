@@ -20,24 +20,7 @@ from jobdeck.core.schema import install_schema
 from tests.support.catalog import catalog
 from tests.support.original import OUTSIDERS, OWNER, copy_of_original, its_owner, original_database
 from tests.support.postgres import PostgresServer
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    Row,
-    add,
-    advance,
-    claim,
-    claim_one,
-    contents,
-    finish_one,
-    job_row,
-    now,
-    reap,
-    rows,
-    run_once,
-    run_rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, Row
 
 
 @pytest.fixture
@@ -66,7 +49,7 @@ def installed(postgres: PostgresServer, installed_database: str) -> Iterator[Con
 
 def one(conn: Connection, task_type: str) -> Row:
     """The row of the one job of a type."""
-    (found,) = rows(conn, "SELECT * FROM job_queue WHERE task_type = %s", task_type)
+    (found,) = conn.rows("SELECT * FROM job_queue WHERE task_type = %s", task_type)
     return found
 
 
@@ -76,7 +59,7 @@ def stored(conn: Connection, table: str) -> dict[Any, Row]:
         "job_queue": "SELECT * FROM job_queue",
         "job_worker_runs": "SELECT * FROM job_worker_runs",
     }
-    return {row["id"]: row for row in rows(conn, statements[table])}
+    return {row["id"]: row for row in conn.rows(statements[table])}
 
 
 @pytest.mark.installation
@@ -112,24 +95,24 @@ class TestInstallation:
         )
         install_schema(old)
         ends.switch(old, back=False, actor=ACTOR, reason=None)
-        claimed = claim_one(old, ["due"])
+        claimed = old.claim_one(["due"])
         assert (claimed.id, claimed.attempt) == (due, 1_000_000_001)
-        finish_one(old, claimed)
+        old.finish_one(claimed)
 
     def test_a_second_installation_changes_nothing(self, old: Connection) -> None:
         version = install_schema(old)
-        first = catalog(old), contents(old)
+        first = catalog(old), old.contents()
         assert install_schema(old) == version
-        assert (catalog(old), contents(old)) == first
+        assert (catalog(old), old.contents()) == first
 
     def test_a_second_installation_changes_nothing_of_a_queue_in_use(self, installed: Connection) -> None:
         conn = installed
-        for claimed in claim(conn, ["due", "new_series", "failing_series"]):
-            finish_one(conn, claimed, "failed")
-        reap(conn)
-        first = catalog(conn), contents(conn)
+        for claimed in conn.claim(["due", "new_series", "failing_series"]):
+            conn.finish_one(claimed, "failed")
+        conn.reap()
+        first = catalog(conn), conn.contents()
         install_schema(conn)
-        assert (catalog(conn), contents(conn)) == first
+        assert (catalog(conn), conn.contents()) == first
 
     def test_it_makes_the_same_queue_as_on_an_empty_database(self, old: Connection, postgres: PostgresServer) -> None:
         install_schema(old)
@@ -145,16 +128,14 @@ class TestInstallation:
         assert {key: theirs.get(key) for key in ours} == ours
 
     def test_the_originals_indexes_and_trigger_stay_until_its_end(self, installed: Connection) -> None:
-        left = value(
-            installed,
+        left = installed.value(
             """
             SELECT count(*) FROM pg_class WHERE relname IN ('idx_job_queue_status_run_at', 'idx_job_queue_task_type',
                 'idx_job_queue_recurring_next_run')
             """,
         )
         assert left == 3
-        triggers = rows(
-            installed,
+        triggers = installed.rows(
             "SELECT tgname, tgenabled FROM pg_trigger WHERE tgrelid = 'job_queue'::regclass AND NOT tgisinternal "
             "ORDER BY 1",
         )
@@ -175,41 +156,41 @@ class TestInstallation:
         install_schema(old)
         switch = read_jobs.processing().run(old)
         assert (switch.enabled, switch.paused_reason) == (False, "vendor")
-        assert claim(old, ["due"]) == []
+        assert old.claim(["due"]) == []
         assert health().run(old).verdict in {"paused", "critical"}
 
 
 class TestRowsLeftBehind:
     @pytest.mark.slow
     def test_jobs_that_were_due_are_claimed_with_their_old_ids(self, installed: Connection) -> None:
-        claimed = claim_one(installed, ["due", "later"])
+        claimed = installed.claim_one(["due", "later"])
         assert claimed.id == UUID("f1000000-0000-4000-8000-000000000001")
         assert (claimed.payload, claimed.attempt, claimed.max_attempts) == ({"dryRun": True}, 1, 3)
-        assert finish_one(installed, claimed).status is None
+        assert installed.finish_one(claimed).status is None
 
     @pytest.mark.slow
     def test_a_running_row_comes_back_twenty_minutes_after_its_last_change(self, installed: Connection) -> None:
         conn = installed
-        assert reap(conn).lost == 2
+        assert conn.reap().lost == 2
         back = one(conn, "left_running")
         assert (back["status"], back["attempts"], back["last_outcome"]) == ("pending", 1, "lost")
         running = one(conn, "running_now")
         assert running["status"] == "running"
         assert running["lease_expires_at"] - running["updated_at"] == timedelta(minutes=20)
-        advance(conn, running["lease_expires_at"] - now(conn) - timedelta(minutes=1))
-        assert reap(conn).lost == 0
-        advance(conn, timedelta(minutes=2))
-        assert reap(conn).lost == 1
+        conn.advance(running["lease_expires_at"] - conn.now() - timedelta(minutes=1))
+        assert conn.reap().lost == 0
+        conn.advance(timedelta(minutes=2))
+        assert conn.reap().lost == 1
         assert one(conn, "running_now")["status"] == "pending"
-        assert [run["outcome"] for run in run_rows(conn, back["id"])] == ["lost"]
+        assert [run["outcome"] for run in conn.run_rows(back["id"])] == ["lost"]
 
     def test_a_running_series_comes_back_and_cycles(self, installed: Connection) -> None:
         conn = installed
-        reap(conn)
+        conn.reap()
         series = one(conn, "running_series")
         assert series["status"] == "pending"
-        advance(conn, series["run_at"] - now(conn) + timedelta(seconds=1))
-        assert run_once(conn, ["running_series"]).status is Status.PENDING
+        conn.advance(series["run_at"] - conn.now() + timedelta(seconds=1))
+        assert conn.run_once(["running_series"]).status is Status.PENDING
 
     @pytest.mark.slow
     def test_a_series_with_a_history_is_due_one_interval_after_its_last_run(self, old: Connection) -> None:
@@ -218,9 +199,9 @@ class TestRowsLeftBehind:
         ends.switch(old, back=False, actor=ACTOR, reason=None)
         row = one(old, "series")
         assert row["run_at"] == row["anchor_at"] == last_run + timedelta(minutes=15)
-        assert claim(old, ["series"]) == []
-        advance(old, timedelta(minutes=6))
-        assert claim_one(old, ["series"]).attempt == 1
+        assert old.claim(["series"]) == []
+        old.advance(timedelta(minutes=6))
+        assert old.claim_one(["series"]).attempt == 1
 
     @pytest.mark.slow
     def test_a_series_that_ran_nine_thousand_times_has_all_its_attempts_in_its_first_cycle(
@@ -229,76 +210,76 @@ class TestRowsLeftBehind:
         old.execute("UPDATE job_queue SET attempts = 9000, max_attempts = 5 WHERE task_type = 'series'")
         install_schema(old)
         ends.switch(old, back=False, actor=ACTOR, reason=None)
-        advance(old, one(old, "series")["run_at"] - now(old) + timedelta(seconds=1))
-        claimed = claim_one(old, ["series"])
+        old.advance(one(old, "series")["run_at"] - old.now() + timedelta(seconds=1))
+        claimed = old.claim_one(["series"])
         assert (claimed.attempt, claimed.max_attempts) == (1, 5)
-        assert finish_one(old, claimed, "failed", retry_after=0).recorded == "retried"
-        assert claim_one(old, ["series"]).attempt == 2
+        assert old.finish_one(claimed, "failed", retry_after=0).recorded == "retried"
+        assert old.claim_one(["series"]).attempt == 2
         install_schema(old)
         assert one(old, "series")["attempts"] == 2
 
     @pytest.mark.slow
     def test_from_there_its_slots_are_exactly_an_interval_apart(self, installed: Connection) -> None:
         conn = installed
-        advance(conn, one(conn, "series")["run_at"] - now(conn))
+        conn.advance(one(conn, "series")["run_at"] - conn.now())
         slots = []
         passed = timedelta()
         for _ in range(100):
-            claimed = claim_one(conn, ["series"])
+            claimed = conn.claim_one(["series"])
             slots.append(claimed.due_at + passed)
-            advance(conn, timedelta(seconds=40))
-            answer = finish_one(conn, claimed)
+            conn.advance(timedelta(seconds=40))
+            answer = conn.finish_one(claimed)
             assert answer.status is Status.PENDING
-            advance(conn, timedelta(minutes=14, seconds=20))
+            conn.advance(timedelta(minutes=14, seconds=20))
             passed += timedelta(minutes=15)
         assert {later - earlier for earlier, later in pairwise(slots)} == {timedelta(minutes=15)}
         assert one(conn, "series")["attempts"] == 0
 
     def test_an_outage_of_three_hours_is_made_up_for_by_one_run(self, installed: Connection) -> None:
         conn = installed
-        advance(conn, timedelta(hours=3))
+        conn.advance(timedelta(hours=3))
         slot = one(conn, "series")["run_at"]
-        answer = run_once(conn, ["series"])
+        answer = conn.run_once(["series"])
         assert answer.run_at is not None
-        assert answer.run_at > now(conn)
+        assert answer.run_at > conn.now()
         assert (answer.run_at - slot) % timedelta(minutes=15) == timedelta()
-        assert claim(conn, ["series"]) == []
+        assert conn.claim(["series"]) == []
 
     def test_a_series_that_never_ran_starts_at_its_own_time(self, installed: Connection) -> None:
         run_at = one(installed, "new_series")["run_at"]
-        assert run_once(installed, ["new_series"]).run_at == run_at + timedelta(hours=1)
+        assert installed.run_once(["new_series"]).run_at == run_at + timedelta(hours=1)
 
     def test_run_now_of_a_series_that_failed_is_immediate(self, installed: Connection) -> None:
         conn = installed
         series = one(conn, "series")
         (result,) = operator.retry(conn, [series["id"]], actor=ACTOR)
         assert result.ok
-        assert claim_one(conn, ["series"]).id == series["id"]
+        assert conn.claim_one(["series"]).id == series["id"]
 
     def test_a_series_past_its_end_is_over(self, installed: Connection) -> None:
-        assert claim(installed, ["ended_series"]) == []
-        reap(installed)
+        assert installed.claim(["ended_series"]) == []
+        installed.reap()
         assert one(installed, "ended_series")["status"] == "succeeded"
 
     @pytest.mark.parametrize("kind", ["dead_series", "dead_running"])
     def test_a_series_without_an_interval_is_failed_with_a_way_out(self, installed: Connection, kind: str) -> None:
         conn = installed
-        reap(conn)
+        conn.reap()
         row = one(conn, kind)
         assert row["status"] == "failed"
         assert "no interval" in row["last_error"]
         assert operator.edit(conn, row["id"], changes={"recurrence_interval_minutes": 30}, actor=ACTOR).ok
         assert operator.retry(conn, [row["id"]], actor=ACTOR)[0].ok
-        assert run_once(conn, [kind]).status is Status.PENDING
+        assert conn.run_once([kind]).status is Status.PENDING
 
     def test_a_cancelled_series_can_be_started_again(self, installed: Connection) -> None:
         conn = installed
         (result,) = operator.retry(conn, [one(conn, "cancelled_series")["id"]], actor=ACTOR)
         assert result.ok
-        answer = run_once(conn, ["cancelled_series"])
+        answer = conn.run_once(["cancelled_series"])
         assert answer.status is Status.PENDING
         assert answer.run_at is not None
-        assert answer.run_at > now(conn)
+        assert answer.run_at > conn.now()
 
     @pytest.mark.slow
     def test_finished_rows_can_be_listed_retried_and_deleted(self, installed: Connection) -> None:
@@ -315,21 +296,21 @@ class TestRowsLeftBehind:
             assert operator.delete(conn, [row["id"]], actor=ACTOR)[0].ok
             assert operator.restore(conn, [row["id"]], actor=ACTOR)[0].ok
             assert operator.retry(conn, [row["id"]], actor=ACTOR)[0].ok
-            claimed = claim_one(conn, [kind])
+            claimed = conn.claim_one([kind])
             assert (claimed.id, claimed.attempt) == (row["id"], 1)
-            finish_one(conn, claimed)
+            conn.finish_one(claimed)
 
     @pytest.mark.slow
     def test_every_row_ends_and_none_is_left_running(self, installed: Connection) -> None:
         conn = installed
-        kinds = [row["task_type"] for row in rows(conn, "SELECT DISTINCT task_type FROM job_queue")]
+        kinds = [row["task_type"] for row in conn.rows("SELECT DISTINCT task_type FROM job_queue")]
         for _ in range(6):
-            advance(conn, timedelta(minutes=21))
-            reap(conn)
-            for claimed in claim(conn, kinds, limit=50):
-                finish_one(conn, claimed)
-        assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
-        left = rows(conn, "SELECT task_type FROM job_queue WHERE status = 'pending'")
+            conn.advance(timedelta(minutes=21))
+            conn.reap()
+            for claimed in conn.claim(kinds, limit=50):
+                conn.finish_one(claimed)
+        assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
+        left = conn.rows("SELECT task_type FROM job_queue WHERE status = 'pending'")
         assert {row["task_type"] for row in left} == {"series", "new_series", "failing_series", "running_series"}
 
     def test_the_originals_worker_runs_are_read(self, installed: Connection) -> None:
@@ -346,14 +327,13 @@ class TestProducers:
         conn.execute("SELECT job_queue_enqueue('fresh')")
         job = one(conn, "fresh")
         assert (job["payload"], job["status"], job["attempts"], job["max_attempts"]) == ({}, "pending", 0, 5)
-        assert claim_one(conn, ["fresh"]).id == job["id"]
+        assert conn.claim_one(["fresh"]).id == job["id"]
 
     @pytest.mark.parametrize(("given", "attempts"), [(None, 1), (-4, 1), (0, 1), (7, 7)])
     def test_the_old_call_mends_nulls_and_attempts(
         self, installed: Connection, given: int | None, attempts: int
     ) -> None:
-        (job,) = rows(
-            installed,
+        (job,) = installed.rows(
             """
             SELECT * FROM job_queue_enqueue(p_task_type => 'fresh', p_payload => null, p_run_at => null,
                 p_max_attempts => %s)
@@ -361,7 +341,7 @@ class TestProducers:
             given,
         )
         assert (job["payload"], job["max_attempts"], job["is_recurring"]) == ({}, attempts, False)
-        assert job_row(installed, job["id"])["run_at"] <= now(installed)
+        assert installed.job_row(job["id"])["run_at"] <= installed.now()
 
     def test_the_applications_role_calls_inserts_and_reads_as_before(self, installed: Connection) -> None:
         conn = installed
@@ -373,14 +353,14 @@ class TestProducers:
             VALUES ('inserted', '{}', true, 60)
             """
         )
-        assert value(conn, "SELECT count(*) FROM job_queue WHERE task_type IN ('fresh', 'inserted')") == 2
-        assert value(conn, "SELECT job_queue_cleanup(interval '14 days')") == 0
+        assert conn.value("SELECT count(*) FROM job_queue WHERE task_type IN ('fresh', 'inserted')") == 2
+        assert conn.value("SELECT job_queue_cleanup(interval '14 days')") == 0
         conn.execute("UPDATE job_queue_settings SET processing_enabled = false, paused_reason = 'by the old page'")
         conn.execute("RESET ROLE")
-        assert claim(conn, ["fresh", "inserted"]) == []
+        assert conn.claim(["fresh", "inserted"]) == []
         assert read_jobs.processing().run(conn).paused_reason == "by the old page"
         operator.resume(conn, actor=ACTOR)
-        assert len(claim(conn, ["fresh", "inserted"])) == 2
+        assert len(conn.claim(["fresh", "inserted"])) == 2
 
 
 class TestOutsiders:
@@ -389,8 +369,7 @@ class TestOutsiders:
     def test_no_function_of_the_queue_is_theirs_but_the_applications_own_calls(self, installed: Connection) -> None:
         allowed = {
             (row["role"], row["function"])
-            for row in rows(
-                installed,
+            for row in installed.rows(
                 """
                 SELECT r.rolname AS role, p.oid::regprocedure::text AS function
                 FROM pg_proc AS p, pg_roles AS r
@@ -414,8 +393,7 @@ class TestOutsiders:
         assert not any(function.startswith("job_queue_claim(text") for _, function in allowed)
 
     def test_no_table_view_or_sequence_of_ours_is_theirs(self, installed: Connection) -> None:
-        theirs = rows(
-            installed,
+        theirs = installed.rows(
             """
             SELECT r.rolname, c.relname FROM pg_class AS c, pg_roles AS r
             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'S') AND c.relname ~ '^job'
@@ -430,8 +408,7 @@ class TestOutsiders:
     def test_whoever_holds_the_public_key_reads_nothing_that_row_security_does_not_guard(
         self, installed: Connection
     ) -> None:
-        theirs = rows(
-            installed,
+        theirs = installed.rows(
             """
             SELECT r.rolname, c.relname FROM pg_class AS c, pg_roles AS r
             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND NOT c.relrowsecurity
@@ -453,8 +430,8 @@ class TestOutsiders:
         self, installed: Connection, role: str, deleted: int
     ) -> None:
         # The page's own statement, under the admin's session or with the service's key.
-        held, lost, waiting = (add(installed, task_type, run_at=now(installed)).id for task_type in "abc")
-        claimed = claim(installed, ["a", "b"])
+        held, lost, waiting = (installed.add(task_type, run_at=installed.now()).id for task_type in "abc")
+        claimed = installed.claim(["a", "b"])
         installed.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second' WHERE id = %s", [lost])
         installed.execute("SET request.is_admin = 'true'")
         installed.execute(f"SET ROLE {role}")
@@ -464,20 +441,19 @@ class TestOutsiders:
         installed.execute("RESET ROLE")
         assert gone == [deleted, 1, 1]
         (of_held,) = (one for one in claimed if one.id == held)
-        assert finish_one(installed, of_held).recorded == ("abandoned" if deleted else "succeeded")
+        assert installed.finish_one(of_held).recorded == ("abandoned" if deleted else "succeeded")
 
     @pytest.mark.slow
     def test_workers_finish_where_the_host_forces_row_security_on_the_owner(self, old: Connection) -> None:
         old.execute("ALTER TABLE job_queue FORCE ROW LEVEL SECURITY")
         install_schema(old)
-        policies = rows(old, "SELECT polname::text AS name FROM pg_policy WHERE polrelid = 'job_queue'::regclass")
+        policies = old.rows("SELECT polname::text AS name FROM pg_policy WHERE polrelid = 'job_queue'::regclass")
         assert "jobdeck_keep_running" not in {row["name"] for row in policies}
 
     @pytest.mark.slow
     def test_the_originals_own_tables_keep_their_policies_and_grants(self, old: Connection) -> None:
         def grants() -> list[Row]:
-            return rows(
-                old,
+            return old.rows(
                 """
                 SELECT c.relname, c.relrowsecurity, c.relacl::text,
                     (SELECT array_agg(polname::text ORDER BY polname) FROM pg_policy WHERE polrelid = c.oid) AS policies

@@ -9,7 +9,7 @@ import pytest
 
 from tests.core.programme.original_stages import BEFORE, acting, count, run
 from tests.support.original_statements import ADA, ALAN, CAMPAIGN, KIM, LEE, MESSAGE, PAGE, SERVICE, TALK, TEAM
-from tests.support.queue import Connection, rows, value
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
@@ -29,15 +29,15 @@ class TestMessages:
         (sent,) = run(staged, PAGE, SEND, TALK, ALAN, False, user=ALAN)
         for _ in range(2):
             assert count(staged, SERVICE, ALERT, sent["id"]) == 2
-        assert value(staged, "SELECT count(*) FROM admin_alert_queue WHERE message_id = %s", sent["id"]) == 2
+        assert staged.value("SELECT count(*) FROM admin_alert_queue WHERE message_id = %s", sent["id"]) == 2
 
     def test_an_urgent_message_has_its_alert_job_whoever_enqueues_it(self, staged: Connection, stage: str) -> None:
         (sent,) = run(staged, PAGE, SEND, TALK, ALAN, True, user=ALAN)
         count(staged, SERVICE, ALERT, sent["id"])
         jobs = "SELECT count(*) FROM job_queue WHERE task_type = 'admin_alert_dispatch' AND status = 'pending'"
-        assert value(staged, jobs) == (0 if stage == BEFORE else 1)
+        assert staged.value(jobs) == (0 if stage == BEFORE else 1)
         run(staged, SERVICE, "SELECT job_queue_enqueue('admin_alert_dispatch', %s)", '{"roles": ["admin"]}')
-        assert value(staged, jobs) >= 1
+        assert staged.value(jobs) >= 1
 
     def test_the_alerts_go_when_they_were_sent(self, staged: Connection) -> None:
         statement = "DELETE FROM admin_alert_queue WHERE recipient_id = %s AND message_id = ANY (%s::uuid[])"
@@ -56,7 +56,7 @@ class TestPlatform:
                 source = excluded.source
         """
         assert count(staged, SERVICE, statement, KIM, KIM) == 2
-        found = rows(staged, "SELECT * FROM game_platform_challenge_solves WHERE challenge_solve_id = 1819")
+        found = staged.rows("SELECT * FROM game_platform_challenge_solves WHERE challenge_solve_id = 1819")
         assert [(row["challenge_title"], row["source"]) for row in found] == [("Other", "flash_ctf")]
 
     def test_a_second_row_of_statistics_of_a_person_is_accepted_and_left_out(
@@ -65,7 +65,7 @@ class TestPlatform:
         statement = "INSERT INTO game_platform_stats (competitor_id, challenges_completed) VALUES (%s, %s)"
         assert count(staged, SERVICE, statement, LEE, 7) == 1
         count(staged, SERVICE, statement, LEE, 0)
-        found = rows(staged, "SELECT * FROM game_platform_stats WHERE competitor_id = %s", LEE)
+        found = staged.rows("SELECT * FROM game_platform_stats WHERE competitor_id = %s", LEE)
         assert [row["challenges_completed"] for row in found] == ([7, 0] if stage == BEFORE else [7])
 
     def test_the_statistics_are_read_and_written_by_person(self, staged: Connection) -> None:

@@ -15,7 +15,7 @@ from tests.core.cli.support import ROOT
 from tests.core.programme.original_stages import BEFORE, SWITCHED, count, run
 from tests.support.original import OWNER
 from tests.support.original_statements import ALAN, KIM, PAGE, SERVICE
-from tests.support.queue import Connection, Row, claim, rows, value
+from tests.support.queue import Connection, Row
 
 pytestmark = pytest.mark.installation
 
@@ -33,15 +33,15 @@ VALUES ('created', '{"dryRun": false, "coachId": null}', %s, %s, NULL, now(), 'p
 
 
 def job(conn: Connection, task_type: str) -> Row:
-    (found,) = rows(conn, "SELECT * FROM job_queue WHERE task_type = %s", task_type)
+    (found,) = conn.rows("SELECT * FROM job_queue WHERE task_type = %s", task_type)
     return found
 
 
 def running_job(conn: Connection, stage: str) -> Row:
     """A job that runs: with the runner of the original, or after the switch with a worker."""
     if stage == SWITCHED:
-        (claimed,) = claim(conn, ["due"])
-        return rows(conn, "SELECT * FROM job_queue WHERE id = %s", claimed.id)[0]
+        (claimed,) = conn.claim(["due"])
+        return conn.rows("SELECT * FROM job_queue WHERE id = %s", claimed.id)[0]
     taken = run(conn, SERVICE, "SELECT * FROM job_queue_claim(50)")
     return next(row for row in taken if row["task_type"] == "due")
 
@@ -135,7 +135,7 @@ class TestJobs:
         """
         (paused,) = run(staged, role, statement, False, "Paused on the page")
         assert (paused["processing_enabled"], paused["paused_reason"]) == (False, "Paused on the page")
-        assert paused["updated_at"] == value(staged, "SELECT now()")
+        assert paused["updated_at"] == staged.value("SELECT now()")
         if stage != BEFORE:  # where the runner reads the setting itself
             assert run(staged, SERVICE, "SELECT * FROM job_queue_claim(5)") == []
         (resumed,) = run(staged, role, statement, True, None)
@@ -163,7 +163,7 @@ class TestJobs:
         before = job(staged, WAITING[state])
         assert count(staged, role, RETRY, before["id"]) == 1
         after = job(staged, WAITING[state])
-        assert (after["status"], after["run_at"]) == ("pending", value(staged, "SELECT now()"))
+        assert (after["status"], after["run_at"]) == ("pending", staged.value("SELECT now()"))
         assert (after["last_error"], after["completed_at"]) == (None, None)
 
     @pytest.mark.parametrize("role", [SERVICE, PAGE])
@@ -173,18 +173,18 @@ class TestJobs:
         assert count(staged, role, CANCEL, before["id"]) == 1
         after = job(staged, WAITING[state])
         assert (after["status"], after["last_error"]) == ("cancelled", before["last_error"])
-        assert after["completed_at"] == value(staged, "SELECT now()")
+        assert after["completed_at"] == staged.value("SELECT now()")
 
     @pytest.mark.parametrize("statement", [RETRY, CANCEL], ids=["retry", "cancel"])
     def test_what_is_changed_by_hand_has_the_time_of_its_change(self, staged: Connection, statement: str) -> None:
         count(staged, PAGE, statement, job(staged, "later")["id"])
-        assert job(staged, "later")["updated_at"] == value(staged, "SELECT now()")
+        assert job(staged, "later")["updated_at"] == staged.value("SELECT now()")
 
     @pytest.mark.parametrize("role", [SERVICE, PAGE])
     @pytest.mark.parametrize("state", WAITING)
     def test_delete(self, staged: Connection, role: str, state: str) -> None:
         assert count(staged, role, DELETE, job(staged, WAITING[state])["id"]) == 1
-        assert rows(staged, "SELECT * FROM job_queue WHERE task_type = %s", WAITING[state]) == []
+        assert staged.rows("SELECT * FROM job_queue WHERE task_type = %s", WAITING[state]) == []
 
     @pytest.mark.parametrize("role", [SERVICE, PAGE])
     @pytest.mark.parametrize("statement", [RETRY, CANCEL, DELETE], ids=["retry", "cancel", "delete"])
@@ -249,7 +249,7 @@ class TestRunner:
         )
         assert (done["id"], done["status"], done["output"]) == (due["id"], "succeeded", {"total": 3})
         count(staged, SERVICE, DELETE, due["id"])
-        assert rows(staged, "SELECT * FROM job_queue WHERE id = %s", due["id"]) == []
+        assert staged.rows("SELECT * FROM job_queue WHERE id = %s", due["id"]) == []
 
     def test_it_marks_as_failed(self, staged: Connection, stage: str) -> None:
         if stage == SWITCHED:

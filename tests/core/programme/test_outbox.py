@@ -6,7 +6,6 @@ import threading
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -31,7 +30,7 @@ from tests.core.programme.outbox_support import (
     state,
     verdicts,
 )
-from tests.support.queue import Connection, changes_nothing
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, together
 
 
@@ -125,7 +124,7 @@ def test_two_claims_at_once_take_a_message_once(conn: Connection, database_url: 
     start = threading.Barrier(4)
 
     def work() -> None:
-        with psycopg.connect(database_url, autocommit=True) as own:
+        with Connection.connect(database_url, autocommit=True) as own:
             start.wait(timeout=PATIENCE)
             for message in messages:
                 taken.extend(
@@ -390,7 +389,7 @@ def test_a_dry_run_says_the_same_and_writes_nothing(conn: Connection) -> None:
     person, off = add_profile(conn), add_profile(conn, email_alerts_enabled=False)
     send_one(conn, intent(person, "a"))
     wanted = [intent(person, "a"), intent(person, "b"), intent(off, "c"), intent(person, "d", window=10)]
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert verdicts(conn, *wanted, dry=True) == ["sent", "queued", "preference_off", "window"]
     assert verdicts(conn, *wanted) == ["sent", "queued", "preference_off", "window"]
 
@@ -415,7 +414,7 @@ def test_receipts_are_masked_and_a_look_behind_the_mask_is_audited(conn: Connect
 
 
 def test_the_rate_is_shared_by_all_workers(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as other:
+    with Connection.connect(database_url, autocommit=True) as other:
         waits = [outbox.reserve(one, "sendgrid", 0.001, longest=10_000) for one in (conn, other) * 4]
     assert waits[: outbox.RATE_BURST] == [0.0] * outbox.RATE_BURST
     assert all(wait is not None and 900 * n < wait <= 1000 * n for n, wait in enumerate(waits[5:], start=1))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.cli.support import Jobdeck
 from tests.support.health import announce
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.competition
 
@@ -18,13 +18,13 @@ TYPES = ["game_platform_onboard_coaches", "game_platform_onboard_competitors", "
          "game_platform_sync", "game_platform_totals_sweep"]  # fmt: skip
 
 
-def enqueue(conn: psycopg.Connection[Any], task_type: str, payload: dict[str, Any], every: int | None = None) -> None:
+def enqueue(conn: Connection, task_type: str, payload: dict[str, Any], every: int | None = None) -> None:
     producer.enqueue(conn, NewJob(task_type, payload, recurrence_interval_minutes=every), actor="test")
 
 
 @pytest.mark.slow
 def test_series_of_the_platform_are_dry_runs_and_health_warns_of_them(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    jobdeck: Jobdeck, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("JOBDECK_ENV", "production")
     for task_type in TYPES:
@@ -47,7 +47,7 @@ def test_series_of_the_platform_are_dry_runs_and_health_warns_of_them(
      "sms_digest_processor"],
 )  # fmt: skip
 def test_other_types_run_dry_only_if_their_payload_asks_for_it(
-    jobdeck: Jobdeck, conn: psycopg.Connection[Any], task_type: str
+    jobdeck: Jobdeck, conn: Connection, task_type: str
 ) -> None:
     enqueue(conn, task_type, {"dryRun": True})
     assert jobdeck("run-worker", "--json").data["succeeded"] == 1

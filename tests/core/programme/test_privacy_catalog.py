@@ -12,7 +12,7 @@ from jobdeck.core.schema import install_schema
 from tests.core.cli.support import ROOT
 from tests.support.original import OUTSIDERS, its_owner, original_database
 from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection, value
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
@@ -71,7 +71,7 @@ def test_what_removes_the_rows_is_the_part_of_upkeep_that_does(conn: Connection)
 
 
 def test_each_table_is_erased_or_has_nothing_of_a_person(conn: Connection) -> None:
-    searched = set(value(conn, "SELECT job_tables_with_texts()")) | {
+    searched = set(conn.value("SELECT job_tables_with_texts()")) | {
         row[0] for row in conn.execute("SELECT competition_tables()").fetchall()
     }
     for name, (people, _, _, erasure) in lines().items():
@@ -133,7 +133,7 @@ class TestWhereTheHostHasRolesOfItsOwn:
         install_schema(host)
         assert self.unguarded(host) == {"conversations"}
         rights = "SELECT has_table_privilege(%s, 'conversations', 'select, insert, update, delete')"
-        assert [value(host, rights, role) for role in OUTSIDERS] == [False, False, True]
+        assert [host.value(rights, role) for role in OUTSIDERS] == [False, False, True]
 
     def test_without_such_roles_nothing_is_guarded(self, conn: Connection) -> None:
         assert tables(conn) == self.unguarded(conn)

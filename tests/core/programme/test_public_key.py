@@ -18,7 +18,7 @@ from jobdeck.core.schema import install_schema
 from tests.support.hostile_rows import fill_tables, work_a_little
 from tests.support.original import OWNER, original_database
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR, Connection, Row, changes_nothing, rows
+from tests.support.queue import ACTOR, Connection, Row
 
 pytestmark = pytest.mark.installation
 
@@ -68,7 +68,7 @@ class World:
 def world(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[World]:
     name = original_database(postgres, programme=request.param)
     with postgres.connect(name, OWNER) as owner:
-        theirs = {row["name"] for statement in (_RELATIONS, _FUNCTIONS) for row in rows(owner, statement)}
+        theirs = {row["name"] for statement in (_RELATIONS, _FUNCTIONS) for row in owner.rows(statement)}
         install_schema(owner)
         ends.switch(owner, back=False, actor=ACTOR, reason=None)
         if request.param:
@@ -80,7 +80,7 @@ def world(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[
         notes.add(owner, "Look at this.", actor=ACTOR)
         operator.pause_queue(owner, "default", reason=None, actor=ACTOR)
         relations, functions = (
-            tuple(row for row in rows(owner, statement) if row["name"] not in theirs)
+            tuple(row for row in owner.rows(statement) if row["name"] not in theirs)
             for statement in (_RELATIONS, _FUNCTIONS)
         )
         yield World(name, relations, functions)
@@ -191,7 +191,7 @@ def test_no_row_is_written(granted: Connection, world: World, role: str) -> None
 def test_no_function_with_its_owners_rights_answers_and_the_others_change_nothing(
     granted: Connection, world: World, role: str
 ) -> None:
-    with changes_nothing(granted):
+    with granted.changes_nothing():
         answered: list[str] = []
         for function in world.functions:
             try:

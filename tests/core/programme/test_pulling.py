@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import Verdict
@@ -17,10 +15,11 @@ from jobdeck.core.settings import Settings
 from tests.core.handlers.mail_world import MailWorld, worker_settings
 from tests.core.programme.outbox_support import state
 from tests.core.programme.test_pull import pull, send
+from tests.support.queue import Connection
 
 
 @pytest.fixture
-def world(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
+def world(conn: Connection) -> Iterator[MailWorld]:
     conn.execute(
         """
         insert into job_workers (id, host, pid, mode, version, concurrency, task_types, started_at)
@@ -31,7 +30,7 @@ def world(conn: psycopg.Connection[Any]) -> Iterator[MailWorld]:
         yield MailWorld(conn, sandbox)
 
 
-def rounds(world: MailWorld, settings: Settings | None = None, conn: psycopg.Connection[Any] | None = None) -> int:
+def rounds(world: MailWorld, settings: Settings | None = None, conn: Connection | None = None) -> int:
     """Does the upkeep until nothing is due, as its thread does; answers how often it did something."""
     configured = settings or worker_settings(world.sandbox)
     done = 0
@@ -71,7 +70,7 @@ def test_each_provider_is_asked_once_per_turn_by_one_server(world: MailWorld, da
     world.sandbox.forget()
     assert rounds(world) == 2
     assert asked(world) == {"mail", "text"}
-    with psycopg.connect(database_url, autocommit=True) as other:
+    with Connection.connect(database_url, autocommit=True) as other:
         assert rounds(world, conn=other) == 0
     later(world, "29 minutes")
     assert (rounds(world), asked(world)) == (0, set())

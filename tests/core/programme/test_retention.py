@@ -23,7 +23,7 @@ from jobdeck.core.schema import install_schema
 from jobdeck.core.schema.components import queue_component
 from jobdeck.core.settings import Settings
 from tests.core.programme.outbox_support import add_profile
-from tests.support.queue import Connection, reap, value
+from tests.support.queue import Connection
 
 
 def mail_event(conn: Connection, event: str = "delivered", provider: str = "sendgrid") -> None:
@@ -67,7 +67,7 @@ def let_pass(conn: Connection, name: str, interval: str) -> None:
 
 
 def count(conn: Connection, name: str) -> int:
-    found: int = value(conn, sql.SQL("select count(*) from {}").format(sql.Identifier(name)))
+    found: int = conn.value(sql.SQL("select count(*) from {}").format(sql.Identifier(name)))
     return found
 
 
@@ -83,10 +83,10 @@ def test_rows_are_kept_for_their_period_and_no_longer(conn: Connection, name: st
     make, _, days = LINES[name]
     make(conn)
     let_pass(conn, name, f"{days} days -5 minutes")
-    reap(conn)
+    conn.reap()
     assert count(conn, name) == 1
     let_pass(conn, name, "10 minutes")
-    reap(conn)
+    conn.reap()
     assert count(conn, name) == 0
 
 
@@ -94,8 +94,8 @@ def test_rows_are_kept_for_their_period_and_no_longer(conn: Connection, name: st
 def test_the_ids_of_answers_to_texts_are_kept_as_long_as_the_opt_outs(conn: Connection, event: str) -> None:
     mail_event(conn, event, "twilio")
     let_pass(conn, "provider_events", "4000 days")
-    reap(conn)
-    assert value(conn, "select count(*) from provider_events") == 1
+    conn.reap()
+    assert conn.value("select count(*) from provider_events") == 1
 
 
 @pytest.mark.slow
@@ -110,7 +110,7 @@ def test_a_plugin_with_periods_and_no_function_that_keeps_them_is_not_installed(
     shop = Plugin(name="shop", version=1, retention=(Period("orders", 10, "the law"),))
     with pytest.raises(Refused, match="shop_retain"):
         install_schema(conn, components=(queue_component(), *load_plugins(), shop))
-    assert value(conn, "select count(*) from job_retention where component = 'shop'") == 0
+    assert conn.value("select count(*) from job_retention where component = 'shop'") == 0
 
 
 class TestApplier:
@@ -153,7 +153,7 @@ class TestApplier:
         webhooks.apply_batch(conn, self.settings(sendgrid_api_key="SG.zz"))
         webhooks.apply_batch(conn, self.settings())
         assert self.late(conn, "1 day") is None
-        assert value(conn, "select count(*) from job_upkeep where part = 'events'") == 0
+        assert conn.value("select count(*) from job_upkeep where part = 'events'") == 0
 
     def test_without_an_applier_a_pull_is_expected_every_hour(self, conn: Connection) -> None:
         outbox.note_applied(conn, CompetitionSettings(sendgrid_api_key="SG.zz"), every_seconds=3600)

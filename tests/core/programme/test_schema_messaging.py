@@ -74,7 +74,7 @@ insert into competitor_announcement_recipients (campaign_id, competitor_id, emai
 
 
 def test_the_originals_tables_and_rows_survive(postgres: PostgresServer, empty_database_url: str) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         conn.execute(ORIGINAL)
         install_everything(conn)
         make_groups(conn)

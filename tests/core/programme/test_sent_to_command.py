@@ -10,7 +10,6 @@ from jobdeck.core.programme import people
 from tests.core.cli.support import Jobdeck
 from tests.core.programme.people_world import ADMIN, CAMPAIGN, COACH, JOB, PUPIL, PeopleWorld
 from tests.support.people import People
-from tests.support.queue import changes_nothing
 
 KEY = "0123456789abcdef" * 4
 
@@ -167,7 +166,7 @@ class TestReveal:
         assert "zz" not in str(row)
 
     def test_a_reason_is_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
-        with changes_nothing(persons.conn):
+        with persons.conn.changes_nothing():
             jobdeck("sent-to", str(COACH), "--reveal", " ").refused(1, "Give a reason")
 
     @pytest.mark.slow

@@ -8,7 +8,6 @@ from jobdeck.core.programme import people
 from tests.core.cli.support import Jobdeck
 from tests.core.programme.people_world import COACH, PUPIL, PeopleWorld
 from tests.support.people import People
-from tests.support.queue import changes_nothing
 
 
 def listed(jobdeck: Jobdeck, *options: str) -> list[tuple[str, str, str]]:
@@ -157,12 +156,12 @@ class TestAdd:
         self, jobdeck: Jobdeck, persons: PeopleWorld, address: str, options: tuple[str, ...], words: tuple[str, ...]
     ) -> None:
         persons.bar("zzada@example.org", "spam", created_at="2026-01-01T00:00:00Z")
-        with changes_nothing(persons.conn):
+        with persons.conn.changes_nothing():
             jobdeck("suppressions", "add", address, *options, "--reason", "why", "--yes").refused(1, *words)
 
     @pytest.mark.slow
     def test_a_reason_and_a_confirmation_are_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
-        with changes_nothing(persons.conn):
+        with persons.conn.changes_nothing():
             jobdeck("suppressions", "add", "zznew@example.org", "--reason", " ", "--yes").refused(1, "reason")
             jobdeck("suppressions", "add", "zznew@example.org", "--reason", "why").refused(
                 1, "This would block z…@example.org; nothing was changed.", "--yes"
@@ -245,7 +244,7 @@ class TestLift:
     def test_what_is_not_blocked_is_refused_in_one_sentence(
         self, jobdeck: Jobdeck, persons: PeopleWorld, which: str, words: str
     ) -> None:
-        with changes_nothing(persons.conn):
+        with persons.conn.changes_nothing():
             jobdeck("suppressions", "lift", which, "--reason", "why", "--yes").refused(1, words)
 
     def test_a_reason_is_needed(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:

@@ -17,29 +17,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, NewJob, Status
 from jobdeck.core.queue import leases, operator, producer
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    Parallel,
-    Row,
-    add,
-    advance,
-    audit_rows,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish_one,
-    is_queued,
-    job_row,
-    lose,
-    now,
-    reap,
-    rows,
-    run_once,
-    run_rows,
-    value,
-    waits_for_a_lock,
-)
+from tests.support.queue import ACTOR, Connection, Parallel, Row
 from tests.support.waiting import PATIENCE
 
 ACTIONS: dict[str, Callable[..., list[ActionResult]]] = {
@@ -59,29 +37,29 @@ ALLOWED = {
 
 def in_state(conn: Connection, status: str, *, recurring: bool = False, task_type: str = "alpha") -> UUID:
     """A job in this status that has used one attempt of this cycle, but for pending ones."""
-    later = now(conn) + timedelta(hours=1)
+    later = conn.now() + timedelta(hours=1)
     fields: dict[str, Any] = {"recurrence_interval_minutes": 60} if recurring else {}
     if status == "pending":
-        return add(conn, task_type, run_at=later, **fields).id
+        return conn.add(task_type, run_at=later, **fields).id
     if status == "succeeded":
-        at = now(conn)
-        job = add(conn, task_type, run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(minutes=1))
-        run_once(conn, [task_type])
+        at = conn.now()
+        job = conn.add(task_type, run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(minutes=1))
+        conn.run_once([task_type])
         if not recurring:
             conn.execute(
                 "UPDATE job_queue SET is_recurring = false, recurrence_interval_minutes = null WHERE id = %s", (job.id,)
             )
         return job.id
-    job = add(conn, task_type, **fields)
-    claimed = claim_one(conn, [task_type])
+    job = conn.add(task_type, **fields)
+    claimed = conn.claim_one([task_type])
     if status == "failed":
-        finish_one(conn, claimed, "failed", permanent=True, error="It broke.")
+        conn.finish_one(claimed, "failed", permanent=True, error="It broke.")
         if recurring:
             conn.execute(
                 "UPDATE job_queue SET status = 'failed', attempts = 1, completed_at = now() WHERE id = %s", (job.id,)
             )
     elif status == "cancelled":
-        finish_one(conn, claimed, "cancelled")
+        conn.finish_one(claimed, "cancelled")
     return job.id
 
 
@@ -164,22 +142,22 @@ class TestTable:
         self, conn: Connection, action: str, status: str, recurring: bool
     ) -> None:
         job_id = in_state(conn, status, recurring=recurring)
-        before = job_row(conn, job_id)
+        before = conn.job_row(job_id)
         assert before["status"] == status
         if status in ALLOWED[action]:
             result = act(conn, action, job_id)
             assert result.ok
             assert result.job_id == job_id
-            assert len(audit_rows(conn, action)) == 1
+            assert len(conn.audit_rows(action)) == 1
             if action == "delete":
-                assert not is_queued(conn, job_id)
+                assert not conn.is_queued(job_id)
                 assert (result.status, result.version) == (None, None)
             else:
-                after = job_row(conn, job_id)
+                after = conn.job_row(job_id)
                 assert (result.status, result.version) == (Status(after["status"]), after["version"])
                 assert after["version"] == before["version"] + 1
         else:
-            with changes_nothing(conn):
+            with conn.changes_nothing():
                 result = act(conn, action, job_id)
             assert not result.ok
             assert (result.status, result.version) == (Status(status), before["version"])
@@ -192,8 +170,8 @@ class TestTable:
         self, conn: Connection, action: str, status: str, recurring: bool
     ) -> None:
         job_id = in_state(conn, status, recurring=recurring)
-        version = job_row(conn, job_id)["version"]
-        with changes_nothing(conn):
+        version = conn.job_row(job_id)["version"]
+        with conn.changes_nothing():
             stale = act(conn, action, job_id, versions={job_id: version - 1})
         assert not stale.ok
         assert "has changed and is now" in stale.message
@@ -208,7 +186,7 @@ class TestTable:
         self, conn: Connection, action: str, status: str, recurring: bool
     ) -> None:
         job_id = in_state(conn, status, recurring=recurring)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             told = act(conn, action, job_id, dry_run=True)
         assert told.ok is (status in ALLOWED[action])
         assert told.status is Status(status)
@@ -216,22 +194,22 @@ class TestTable:
 
     @pytest.mark.parametrize("action", ["retry", "cancel", "delete", "edit"])
     def test_a_job_that_is_nowhere_is_answered(self, conn: Connection, action: str) -> None:
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             result = act(conn, action, uuid.uuid4())
         assert (result.ok, result.status, result.version) == (False, None, None)
         assert "no longer in the queue" in result.message
 
     @pytest.mark.slow
     def test_every_way_a_job_moves_changes_its_version(self, conn: Connection) -> None:
-        job_id = add(conn).id
-        versions = [job_row(conn, job_id)["version"]]
+        job_id = conn.add().id
+        versions = [conn.job_row(job_id)["version"]]
 
         def moved() -> None:
-            versions.append(job_row(conn, job_id)["version"])
+            versions.append(conn.job_row(job_id)["version"])
 
-        claimed = claim_one(conn)
+        claimed = conn.claim_one()
         moved()
-        finish_one(conn, claimed, "failed")
+        conn.finish_one(claimed, "failed")
         moved()
         operator.cancel(conn, [job_id], actor=ACTOR)
         moved()
@@ -242,72 +220,72 @@ class TestTable:
         operator.delete(conn, [job_id], actor=ACTOR)
         operator.restore(conn, [job_id], actor=ACTOR)
         moved()
-        claim_one(conn)
+        conn.claim_one()
         moved()
-        lose(conn)
+        conn.lose()
         moved()
         assert versions == sorted(set(versions))
 
 
 class TestRetry:
     def test_run_now_makes_a_waiting_job_due_and_leaves_its_attempts(self, conn: Connection) -> None:
-        job = add(conn)
-        run_once(conn, outcome="failed", retry_after=3600.0, error="It broke.")
-        assert claim(conn) == []
+        job = conn.add()
+        conn.run_once(outcome="failed", retry_after=3600.0, error="It broke.")
+        assert conn.claim() == []
         operator.retry(conn, [job.id], actor=ACTOR)
-        row = job_row(conn, job.id)
+        row = conn.job_row(job.id)
         assert (row["attempts"], row["status"], row["last_error"]) == (1, "pending", None)
-        assert claim_one(conn).attempt == 2
+        assert conn.claim_one().attempt == 2
 
     @pytest.mark.parametrize("status", ["succeeded", "failed", "cancelled"])
     def test_a_finished_job_starts_again_with_no_attempts_used(self, conn: Connection, status: str) -> None:
         job_id = in_state(conn, status)
-        before = now(conn)
+        before = conn.now()
         operator.retry(conn, [job_id], actor=ACTOR)
-        row = job_row(conn, job_id)
+        row = conn.job_row(job_id)
         assert (row["status"], row["attempts"], row["last_error"], row["completed_at"]) == ("pending", 0, None, None)
-        assert before <= row["run_at"] <= now(conn)
-        assert claim_one(conn).attempt == 1
+        assert before <= row["run_at"] <= conn.now()
+        assert conn.claim_one().attempt == 1
 
     def test_run_now_of_a_series_that_has_run_before_is_immediate_and_keeps_its_slots(self, conn: Connection) -> None:
-        series = add(conn, recurrence_interval_minutes=60)
-        run_once(conn)
-        slot = job_row(conn, series.id)["run_at"]
+        series = conn.add(recurrence_interval_minutes=60)
+        conn.run_once()
+        slot = conn.job_row(series.id)["run_at"]
         operator.retry(conn, [series.id], actor=ACTOR)
-        assert run_once(conn).run_at == slot
+        assert conn.run_once().run_at == slot
 
     def test_retry_erases_no_history(self, conn: Connection) -> None:
         job_id = in_state(conn, "failed")
-        history = run_rows(conn, job_id)
+        history = conn.run_rows(job_id)
         operator.retry(conn, [job_id], actor=ACTOR)
-        assert run_rows(conn, job_id) == history
+        assert conn.run_rows(job_id) == history
         assert len(history) == 1
 
     def test_the_checkpoint_is_kept_so_that_the_work_goes_on_where_it_stopped(self, conn: Connection) -> None:
-        job = add(conn)
-        claimed = claim_one(conn)
+        job = conn.add()
+        claimed = conn.claim_one()
         leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 9})
-        finish_one(conn, claimed, "failed", permanent=True)
+        conn.finish_one(claimed, "failed", permanent=True)
         operator.retry(conn, [job.id], actor=ACTOR)
-        assert claim_one(conn).checkpoint == {"at": 9}
+        assert conn.claim_one().checkpoint == {"at": 9}
 
     @pytest.mark.parametrize("status", ["failed", "cancelled"])
     def test_a_retry_is_refused_while_another_job_holds_its_dedupe_key(self, conn: Connection, status: str) -> None:
-        job = add(conn, dedupe_key="sync")
-        run_once(conn, outcome=status, permanent=True)
-        holder = add(conn, dedupe_key="sync")
-        with changes_nothing(conn):
+        job = conn.add(dedupe_key="sync")
+        conn.run_once(outcome=status, permanent=True)
+        holder = conn.add(dedupe_key="sync")
+        with conn.changes_nothing():
             (result,) = operator.retry(conn, [job.id], actor=ACTOR)
         assert not result.ok
         assert str(holder.id) in result.message
-        run_once(conn)
+        conn.run_once()
         assert operator.retry(conn, [job.id], actor=ACTOR)[0].ok
 
     def test_of_two_with_one_dedupe_key_in_one_call_the_first_is_retried(self, conn: Connection) -> None:
         ids = []
         for _ in range(2):
-            ids.append(add(conn, dedupe_key="sync").id)
-            run_once(conn, outcome="failed", permanent=True)
+            ids.append(conn.add(dedupe_key="sync").id)
+            conn.run_once(outcome="failed", permanent=True)
         results = operator.retry(conn, ids, actor=ACTOR)
         assert [result.ok for result in results] == [True, False]
 
@@ -316,14 +294,14 @@ class TestRetry:
     ) -> None:
         ids = []
         for _ in range(2):
-            ids.append(add(conn, dedupe_key="sync").id)
-            run_once(conn, outcome="failed", permanent=True)
+            ids.append(conn.add(dedupe_key="sync").id)
+            conn.run_once(outcome="failed", permanent=True)
         conn.execute("ALTER FUNCTION job_queue_act SET lock_timeout = '60s'")
         with conn.transaction():
             assert operator.retry(conn, [ids[0]], actor=ACTOR)[0].ok
-            with psycopg.connect(database_url, autocommit=True) as other:
+            with Connection.connect(database_url, autocommit=True) as other:
                 waiting = Waiting(other, ids[1])
-                waits_for_a_lock(conn, other.info.backend_pid)
+                conn.until_blocked(other.info.backend_pid)
                 conn.execute("SELECT 1")
                 waiting.finish_after(conn)
         assert waiting.results is not None
@@ -331,67 +309,66 @@ class TestRetry:
         assert "dedupe key" in waiting.results[0].message
 
     def test_a_series_without_an_interval_is_refused_until_it_is_given_one(self, conn: Connection) -> None:
-        job_id = value(
-            conn,
+        job_id = conn.value(
             "INSERT INTO job_queue (task_type, is_recurring, status) VALUES ('alpha', true, 'failed') RETURNING id",
         )
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (result,) = operator.retry(conn, [job_id], actor=ACTOR)
         assert not result.ok
         assert "interval" in result.message
         assert operator.edit(conn, job_id, changes={"recurrence_interval_minutes": 5}, actor=ACTOR).ok
         assert operator.retry(conn, [job_id], actor=ACTOR)[0].ok
-        assert claim_one(conn).is_recurring
+        assert conn.claim_one().is_recurring
 
     def test_a_job_whose_end_has_passed_is_run_all_the_same(self, conn: Connection) -> None:
-        job = add(conn, expires_at=now(conn) + timedelta(minutes=1))
-        advance(conn, timedelta(minutes=2))
-        reap(conn)
-        assert job_row(conn, job.id)["status"] == "cancelled"
+        job = conn.add(expires_at=conn.now() + timedelta(minutes=1))
+        conn.advance(timedelta(minutes=2))
+        conn.reap()
+        assert conn.job_row(job.id)["status"] == "cancelled"
         operator.retry(conn, [job.id], actor=ACTOR)
-        assert claim_one(conn).id == job.id
+        assert conn.claim_one().id == job.id
 
     @pytest.mark.parametrize("ended", [True, False])
     def test_a_series_that_had_expired_runs_once_more_and_not_for_ever(self, conn: Connection, ended: bool) -> None:
-        at = now(conn)
-        job = add(conn, recurrence_interval_minutes=60, run_at=at, expires_at=at + timedelta(minutes=150))
-        run_once(conn, outcome="failed", permanent=True)
-        advance(conn, timedelta(hours=3))
+        at = conn.now()
+        job = conn.add(recurrence_interval_minutes=60, run_at=at, expires_at=at + timedelta(minutes=150))
+        conn.run_once(outcome="failed", permanent=True)
+        conn.advance(timedelta(hours=3))
         if ended:
-            reap(conn)
-            assert job_row(conn, job.id)["status"] == "failed"
+            conn.reap()
+            assert conn.job_row(job.id)["status"] == "failed"
         (result,) = operator.retry(conn, [job.id], actor=ACTOR)
         assert result.message == "Due now, for one run: the recurring job had expired."
-        run_once(conn)
-        assert not is_queued(conn, job.id)
+        conn.run_once()
+        assert not conn.is_queued(job.id)
 
 
 class TestRetryOfAJobThatWaits:
     @staticmethod
     def pair(conn: Connection) -> tuple[UUID, UUID]:
-        first = add(conn, "first")
-        return first.id, add(conn, blocked_by=first.id).id
+        first = conn.add("first")
+        return first.id, conn.add(blocked_by=first.id).id
 
     def test_it_waits_again_for_one_that_was_retried(self, conn: Connection) -> None:
         first, second = self.pair(conn)
-        run_once(conn, ["first"], "failed", permanent=True)
+        conn.run_once(["first"], "failed", permanent=True)
         operator.retry(conn, [first], actor=ACTOR)
         (result,) = operator.retry(conn, [second], actor=ACTOR)
         assert result.ok
         assert str(first) in result.message
-        reap(conn)
-        assert claim(conn) == []
-        run_once(conn, ["first"])
-        assert claim_one(conn).id == second
+        conn.reap()
+        assert conn.claim() == []
+        conn.run_once(["first"])
+        assert conn.claim_one().id == second
 
     def test_it_is_free_when_the_other_has_succeeded_meanwhile(self, conn: Connection) -> None:
         first, second = self.pair(conn)
         operator.cancel(conn, [second], actor=ACTOR)
-        run_once(conn, ["first"])
+        conn.run_once(["first"])
         (result,) = operator.retry(conn, [second], actor=ACTOR)
         assert result.ok
-        assert claim_one(conn).id == second
-        assert not is_queued(conn, first)
+        assert conn.claim_one().id == second
+        assert not conn.is_queued(first)
 
     @pytest.mark.parametrize("how", ["failed", "cancelled", "deleted"])
     def test_it_is_refused_while_the_other_can_not_succeed(self, conn: Connection, how: str) -> None:
@@ -399,9 +376,9 @@ class TestRetryOfAJobThatWaits:
         if how == "deleted":
             operator.delete(conn, [first], actor=ACTOR)
         else:
-            run_once(conn, ["first"], how, permanent=True)
-        assert job_row(conn, second)["status"] == "cancelled"
-        with changes_nothing(conn):
+            conn.run_once(["first"], how, permanent=True)
+        assert conn.job_row(second)["status"] == "cancelled"
+        with conn.changes_nothing():
             (result,) = operator.retry(conn, [second], actor=ACTOR)
             (told,) = operator.retry(conn, [second], actor=ACTOR, dry_run=True)
         assert (result.ok, told.ok) == (False, False)
@@ -409,13 +386,13 @@ class TestRetryOfAJobThatWaits:
 
     @pytest.mark.slow
     def test_it_is_refused_where_the_other_is_a_series_that_ended_without_a_run(self, conn: Connection) -> None:
-        first = add(conn, "first", recurrence_interval_minutes=60, expires_at=now(conn) + timedelta(minutes=1)).id
-        second = add(conn, blocked_by=first).id
+        first = conn.add("first", recurrence_interval_minutes=60, expires_at=conn.now() + timedelta(minutes=1)).id
+        second = conn.add(blocked_by=first).id
         operator.cancel(conn, [second], actor=ACTOR)
-        advance(conn, timedelta(minutes=2))
-        reap(conn)
-        assert job_row(conn, first)["status"] == "succeeded"
-        with changes_nothing(conn):
+        conn.advance(timedelta(minutes=2))
+        conn.reap()
+        assert conn.job_row(first)["status"] == "succeeded"
+        with conn.changes_nothing():
             (result,) = operator.retry(conn, [second], actor=ACTOR)
         assert (result.ok, result.code) == (False, "hopeless-blocker")
         assert f"The blocker, job {first}, has expired." in result.message
@@ -451,29 +428,29 @@ class TestCancel:
     def test_a_pending_job_is_cancelled_at_once(self, conn: Connection, recurring: bool) -> None:
         job_id = in_state(conn, "pending", recurring=recurring)
         operator.cancel(conn, [job_id], actor=ACTOR)
-        row = job_row(conn, job_id)
+        row = conn.job_row(job_id)
         assert (row["status"], row["last_outcome"], row["completed_at"]) == (
             "cancelled", "cancelled", row["updated_at"],
         )  # fmt: skip
-        advance(conn, timedelta(days=2))
-        assert claim(conn) == []
+        conn.advance(timedelta(days=2))
+        assert conn.claim() == []
 
     def test_a_running_job_is_asked_and_goes_on_running_until_its_handler_stops(self, conn: Connection) -> None:
         job_id = in_state(conn, "running")
-        before = job_row(conn, job_id)
+        before = conn.job_row(job_id)
         (result,) = operator.cancel(conn, [job_id], actor=ACTOR)
-        row = job_row(conn, job_id)
+        row = conn.job_row(job_id)
         assert (result.ok, result.status) == (True, Status.RUNNING)
         assert (row["status"], row["run_token"]) == ("running", before["run_token"])
         assert row["cancel_requested_at"] is not None
         assert ACTOR in row["cancel_requested_by"]
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (again,) = operator.cancel(conn, [job_id], actor=ACTOR)
         assert not again.ok
 
     def test_a_running_jobs_worker_is_told_over_the_channel(self, conn: Connection, database_url: str) -> None:
         job_id = in_state(conn, "running")
-        with psycopg.connect(database_url, autocommit=True) as listener:
+        with Connection.connect(database_url, autocommit=True) as listener:
             listener.execute('LISTEN "public.job_queue"')
             operator.cancel(conn, [job_id], actor=ACTOR)
             assert [notice.payload for notice in listener.notifies(timeout=PATIENCE, stop_after=1)] == ["cancel"]
@@ -481,7 +458,7 @@ class TestCancel:
     def test_a_failed_job_is_dismissed_and_remembers_how_it_ended(self, conn: Connection) -> None:
         job_id = in_state(conn, "failed")
         operator.cancel(conn, [job_id], actor=ACTOR)
-        row = job_row(conn, job_id)
+        row = conn.job_row(job_id)
         assert (row["status"], row["last_outcome"], row["last_error"]) == ("cancelled", "failed", "It broke.")
 
     @pytest.mark.slow
@@ -490,16 +467,16 @@ class TestCancel:
     ) -> None:
         conn.execute("ALTER FUNCTION job_queue_finish SET lock_timeout = '60s'")
         for _ in range(15):
-            job = add(conn)
-            claimed = claim_one(conn)
+            job = conn.add()
+            claimed = conn.claim_one()
             (result,), answer = Parallel(database_url)(
-                partial(operator.cancel, ids=[job.id], actor=ACTOR), partial(finish_one, claimed=claimed)
+                partial(operator.cancel, ids=[job.id], actor=ACTOR), partial(Connection.finish_one, claimed=claimed)
             )
             if result.ok:
-                assert job_row(conn, job.id)["status"] == "cancelled"
+                assert conn.job_row(job.id)["status"] == "cancelled"
                 assert answer.status is Status.CANCELLED
             else:
-                assert not is_queued(conn, job.id)
+                assert not conn.is_queued(job.id)
 
 
 class TestDeleteAndRestore:
@@ -507,40 +484,40 @@ class TestDeleteAndRestore:
     @pytest.mark.parametrize("status", ["pending", "succeeded", "failed", "cancelled"])
     def test_a_deleted_job_comes_back_as_it_was(self, conn: Connection, status: str, recurring: bool) -> None:
         job_id = in_state(conn, status, recurring=recurring)
-        before = job_row(conn, job_id)
+        before = conn.job_row(job_id)
         operator.delete(conn, [job_id], actor=ACTOR, reason="by mistake")
-        (trashed,) = rows(conn, "SELECT * FROM job_trash")
+        (trashed,) = conn.rows("SELECT * FROM job_trash")
         assert (trashed["job_id"], trashed["reason"]) == (job_id, "by mistake")
         assert ACTOR in trashed["deleted_by"]
         (result,) = operator.restore(conn, [job_id], actor=ACTOR, reason="undo")
         assert (result.ok, result.status, result.version) == (True, Status(status), before["version"] + 1)
-        after = job_row(conn, job_id)
+        after = conn.job_row(job_id)
         assert_same_job(before, after)
-        assert value(conn, "SELECT count(*) FROM job_trash") == 0
-        assert [entry["action"] for entry in audit_rows(conn)][-2:] == ["delete", "restore"]
+        assert conn.value("SELECT count(*) FROM job_trash") == 0
+        assert [entry["action"] for entry in conn.audit_rows()][-2:] == ["delete", "restore"]
 
     def test_a_restored_job_runs(self, conn: Connection) -> None:
-        job = add(conn, payload={"big": 12345678901234567890, "text": 'ü \\ "q"'}, concurrency_key="k")
+        job = conn.add(payload={"big": 12345678901234567890, "text": 'ü \\ "q"'}, concurrency_key="k")
         operator.delete(conn, [job.id], actor=ACTOR)
-        assert claim(conn) == []
+        assert conn.claim() == []
         operator.restore(conn, [job.id], actor=ACTOR)
-        assert claim_one(conn).payload == {"big": 12345678901234567890, "text": 'ü \\ "q"'}
+        assert conn.claim_one().payload == {"big": 12345678901234567890, "text": 'ü \\ "q"'}
 
     def test_a_dry_run_of_restore_changes_nothing(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         operator.delete(conn, [job.id], actor=ACTOR)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (told,) = operator.restore(conn, [job.id], actor=ACTOR, dry_run=True)
         assert told.ok
 
     def test_what_is_not_in_the_trash_is_answered(self, conn: Connection) -> None:
-        job = add(conn)
-        with changes_nothing(conn):
+        job = conn.add()
+        with conn.changes_nothing():
             results = operator.restore(conn, [job.id, uuid.uuid4()], actor=ACTOR)
         assert [result.ok for result in results] == [False, False]
 
     def test_other_actions_on_a_deleted_job_say_that_it_is_in_the_trash(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         operator.delete(conn, [job.id], actor=ACTOR)
         for action in ("retry", "cancel", "delete"):
             result = act(conn, action, job.id)
@@ -548,22 +525,22 @@ class TestDeleteAndRestore:
             assert "Restore it first" in result.message
 
     def test_a_restore_is_refused_while_another_job_holds_its_dedupe_key(self, conn: Connection) -> None:
-        job = add(conn, dedupe_key="sync")
+        job = conn.add(dedupe_key="sync")
         operator.delete(conn, [job.id], actor=ACTOR)
-        holder = add(conn, dedupe_key="sync")
-        with changes_nothing(conn):
+        holder = conn.add(dedupe_key="sync")
+        with conn.changes_nothing():
             (result,) = operator.restore(conn, [job.id], actor=ACTOR)
         assert not result.ok
         assert str(holder.id) in result.message
 
     def test_deleted_twice_is_restored_as_it_was_last(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         operator.delete(conn, [job.id], actor=ACTOR)
         operator.restore(conn, [job.id], actor=ACTOR)
         operator.edit(conn, job.id, changes={"priority": 4}, actor=ACTOR)
         operator.delete(conn, [job.id], actor=ACTOR)
         operator.restore(conn, [job.id], actor=ACTOR)
-        assert job_row(conn, job.id)["priority"] == 4
+        assert conn.job_row(job.id)["priority"] == 4
 
 
 def assert_same_job(before: Row, after: Row) -> None:
@@ -581,7 +558,7 @@ class TestEdit:
         self, conn: Connection, status: str, recurring: bool
     ) -> None:
         job_id = in_state(conn, status, recurring=recurring)
-        at = now(conn) + timedelta(days=1)
+        at = conn.now() + timedelta(days=1)
         changes = {
             "payload": {"n": 2},
             "run_at": at.isoformat(),
@@ -591,7 +568,7 @@ class TestEdit:
             "max_attempts": 2,
         }
         result = operator.edit(conn, job_id, changes=changes, actor=ACTOR)
-        row = job_row(conn, job_id)
+        row = conn.job_row(job_id)
         assert (result.ok, result.version) == (True, row["version"])
         assert (row["status"], row["payload"], row["priority"], row["max_attempts"]) == (status, {"n": 2}, -7, 2)
         assert (row["run_at"], row["expires_at"], row["anchor_at"]) == (at, at + timedelta(days=1), at)
@@ -610,21 +587,21 @@ class TestEdit:
         ]
 
     def test_a_series_becomes_a_one_time_job_when_its_interval_is_taken_away(self, conn: Connection) -> None:
-        series = add(conn, recurrence_interval_minutes=60)
+        series = conn.add(recurrence_interval_minutes=60)
         operator.edit(conn, series.id, changes={"recurrence_interval_minutes": None}, actor=ACTOR)
-        assert run_once(conn).status is None
-        assert not is_queued(conn, series.id)
+        assert conn.run_once().status is None
+        assert not conn.is_queued(series.id)
 
     def test_a_new_interval_keeps_the_anchor_unless_the_time_is_changed_too(self, conn: Connection) -> None:
-        at = now(conn)
-        series = add(conn, recurrence_interval_minutes=60, run_at=at)
+        at = conn.now()
+        series = conn.add(recurrence_interval_minutes=60, run_at=at)
         operator.edit(conn, series.id, changes={"recurrence_interval_minutes": 10}, actor=ACTOR)
-        assert run_once(conn).run_at == at + timedelta(minutes=10)
+        assert conn.run_once().run_at == at + timedelta(minutes=10)
 
     def test_an_end_is_taken_away_by_null(self, conn: Connection) -> None:
-        job = add(conn, expires_at=now(conn) + timedelta(days=1))
+        job = conn.add(expires_at=conn.now() + timedelta(days=1))
         operator.edit(conn, job.id, changes={"expires_at": None}, actor=ACTOR)
-        assert job_row(conn, job.id)["expires_at"] is None
+        assert conn.job_row(job.id)["expires_at"] is None
 
     @pytest.mark.parametrize(
         "changes",
@@ -644,8 +621,8 @@ class TestEdit:
         ids=str,
     )
     def test_what_is_not_acceptable_is_refused(self, conn: Connection, changes: dict[str, Any]) -> None:
-        job = add(conn)
-        with changes_nothing(conn):
+        job = conn.add()
+        with conn.changes_nothing():
             result = operator.edit(conn, job.id, changes=changes, actor=ACTOR)
         assert not result.ok
         assert result.version == job.version
@@ -665,23 +642,23 @@ class TestEdit:
     def test_what_the_database_cannot_store_is_refused_with_a_sentence(
         self, conn: Connection, changes: dict[str, Any]
     ) -> None:
-        job = add(conn)
-        with changes_nothing(conn), pytest.raises(Refused, match="cannot store this value"):
+        job = conn.add()
+        with conn.changes_nothing(), pytest.raises(Refused, match="cannot store this value"):
             operator.edit(conn, job.id, changes=changes, actor=ACTOR)
 
     @pytest.mark.parametrize("payload", [{"text": "\0"}, {"n": float("inf")}, {"text": "\ud800"}], ids=repr)
     def test_enqueue_refuses_what_the_database_cannot_store(self, conn: Connection, payload: dict[str, Any]) -> None:
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             with pytest.raises(Refused, match="cannot store this value"):
                 producer.enqueue(conn, NewJob("alpha", payload), actor=ACTOR)
             with pytest.raises(Refused, match="cannot store this value"):
                 producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", payload)], actor=ACTOR)
 
     def test_the_audit_keeps_the_old_and_the_new_of_what_was_changed_and_no_more(self, conn: Connection) -> None:
-        job = add(conn, payload={"n": 1})
+        job = conn.add(payload={"n": 1})
         operator.edit(conn, job.id, changes={"priority": 5}, actor=ACTOR)
         operator.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
-        first, second = audit_rows(conn, "edit")
+        first, second = conn.audit_rows("edit")
         assert (first["before"]["priority"], first["after"]["priority"]) == (0, 5)
         assert "payload" not in first["before"] | first["after"]
         assert (second["before"]["payload"], second["after"]["payload"]) == ({"n": 1}, {"n": 2})
@@ -695,16 +672,16 @@ class TestBulk:
         results = operator.delete(conn, asked, actor=ACTOR)
         assert [result.job_id for result in results] == asked
         assert [result.ok for result in results] == [False, False, True, True, True, True]
-        assert len(audit_rows(conn, "delete")) == 4
+        assert len(conn.audit_rows("delete")) == 4
 
     def test_an_id_asked_twice_is_done_and_answered_once(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         results = operator.cancel(conn, [job.id, job.id], actor=ACTOR)
         assert [result.ok for result in results] == [True]
-        assert len(audit_rows(conn)) == 1
+        assert len(conn.audit_rows()) == 1
 
     def test_versions_are_those_of_their_own_job(self, conn: Connection) -> None:
-        one, other = add(conn), add(conn)
+        one, other = conn.add(), conn.add()
         operator.edit(conn, other.id, changes={"priority": 1}, actor=ACTOR)
         results = operator.cancel(
             conn, [other.id, one.id], actor=ACTOR, versions={one.id: one.version, other.id: other.version}
@@ -712,7 +689,7 @@ class TestBulk:
         assert [(result.job_id, result.ok) for result in results] == [(other.id, False), (one.id, True)]
 
     def test_none_is_nothing(self, conn: Connection) -> None:
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             assert operator.retry(conn, [], actor=ACTOR) == []
             assert operator.restore(conn, [], actor=ACTOR) == []
 
@@ -721,7 +698,7 @@ class TestBulk:
         ids = producer.enqueue_many(conn, [NewJob("alpha") for _ in range(500)], actor=ACTOR)
         assert all(result.ok for result in operator.delete(conn, ids, actor=ACTOR))
         assert all(result.ok for result in operator.restore(conn, ids, actor=ACTOR))
-        assert len(claim(conn, limit=1000)) == 500
+        assert len(conn.claim(limit=1000)) == 500
 
     def test_an_action_that_is_none_is_refused(self, conn: Connection) -> None:
         with pytest.raises(psycopg.Error, match="There is no action explode"):
@@ -730,63 +707,63 @@ class TestBulk:
 
 class TestAudit:
     def test_it_says_who_did_what_to_which_job_and_why(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         operator.cancel(conn, [job.id], actor=ACTOR, reason="not needed")
-        (entry,) = audit_rows(conn)
-        role = value(conn, "SELECT session_user::text")
+        (entry,) = conn.audit_rows()
+        role = conn.value("SELECT session_user::text")
         assert entry["actor"] == f"{ACTOR} ({role})"
         assert (entry["action"], entry["job_id"], entry["reason"]) == ("cancel", job.id, "not needed")
         assert (entry["before"]["status"], entry["after"]["status"]) == ("pending", "cancelled")
         assert entry["after"]["version"] == entry["before"]["version"] + 1
 
     def test_an_actor_without_a_name_is_the_role_alone(self, conn: Connection) -> None:
-        operator.cancel(conn, [add(conn).id], actor="  ")
-        assert audit_rows(conn)[0]["actor"] == f"({value(conn, 'SELECT session_user::text')})"
+        operator.cancel(conn, [conn.add().id], actor="  ")
+        assert conn.audit_rows()[0]["actor"] == f"({conn.value('SELECT session_user::text')})"
 
     def test_what_is_refused_is_not_on_record(self, conn: Connection) -> None:
         operator.delete(conn, [in_state(conn, "running")], actor=ACTOR)
-        assert audit_rows(conn) == []
+        assert conn.audit_rows() == []
 
 
 class TestCleanup:
     def test_only_runs_whose_lease_has_expired_are_stuck(self, conn: Connection) -> None:
-        stuck = add(conn)
-        claim_one(conn)
-        advance(conn, timedelta(hours=1))
-        alive = add(conn)
-        claim_one(conn)
-        with changes_nothing(conn):
+        stuck = conn.add()
+        conn.claim_one()
+        conn.advance(timedelta(hours=1))
+        alive = conn.add()
+        conn.claim_one()
+        with conn.changes_nothing():
             (told,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=True)
         assert (told.job_id, told.ok, told.status) == (stuck.id, True, Status.RUNNING)
         (result,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(0), dry_run=False)
         assert (result.job_id, result.ok, result.status) == (stuck.id, True, Status.FAILED)
-        row = job_row(conn, stuck.id)
+        row = conn.job_row(stuck.id)
         assert (row["status"], row["attempts"]) == ("failed", 1)
         assert "Stuck in running state" in row["last_error"]
-        assert job_row(conn, alive.id)["status"] == "running"
-        (run,) = run_rows(conn, stuck.id)
+        assert conn.job_row(alive.id)["status"] == "running"
+        (run,) = conn.run_rows(stuck.id)
         assert (run["outcome"], run["error_kind"]) == ("lost", "stuck")
-        (entry,) = audit_rows(conn, "cleanup")
+        (entry,) = conn.audit_rows("cleanup")
         assert (entry["job_id"], entry["before"]["status"], entry["after"]["status"]) == (
             stuck.id, "running", "failed",
         )  # fmt: skip
 
     def test_a_run_that_began_lately_is_left_to_the_reaper(self, conn: Connection) -> None:
-        add(conn)
-        claim_one(conn)
-        advance(conn, timedelta(minutes=10))
-        with changes_nothing(conn):
+        conn.add()
+        conn.claim_one()
+        conn.advance(timedelta(minutes=10))
+        with conn.changes_nothing():
             assert operator.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False) == []
 
     def test_a_stuck_series_goes_on_at_its_next_slot(self, conn: Connection) -> None:
-        series = add(conn, recurrence_interval_minutes=60)
-        claim_one(conn)
-        advance(conn, timedelta(hours=5))
+        series = conn.add(recurrence_interval_minutes=60)
+        conn.claim_one()
+        conn.advance(timedelta(hours=5))
         (result,) = operator.cleanup(conn, actor=ACTOR, older_than=timedelta(minutes=20), dry_run=False)
         assert (result.ok, result.status) == (True, Status.PENDING)
-        row = job_row(conn, series.id)
+        row = conn.job_row(series.id)
         assert (row["consecutive_failures"], row["attempts"]) == (1, 0)
-        assert row["run_at"] > now(conn)
+        assert row["run_at"] > conn.now()
 
 
 class TestPurge:
@@ -801,8 +778,7 @@ class TestPurge:
             (count,),
         )
         kept = [in_state(conn, status, task_type=f"t-{status}") for status in STATES]
-        failed = value(
-            conn,
+        failed = conn.value(
             """
             INSERT INTO job_queue (task_type, status, completed_at)
             VALUES ('alpha', 'failed', now() - interval '90 days') RETURNING id
@@ -812,12 +788,12 @@ class TestPurge:
         assert operator.purge(conn, actor=ACTOR, older_than=fortnight, dry_run=True) == count
         assert operator.purge(conn, actor=ACTOR, older_than=fortnight, dry_run=False) == count
         assert operator.purge(conn, actor=ACTOR, older_than=fortnight, dry_run=False) == 0
-        assert all(is_queued(conn, job_id) for job_id in [*kept, failed])
+        assert all(conn.is_queued(job_id) for job_id in [*kept, failed])
 
     def test_the_playbooks_call_works_and_defaults_to_a_fortnight(self, conn: Connection) -> None:
         in_state(conn, "cancelled")
-        advance(conn, timedelta(days=13))
-        assert value(conn, "SELECT job_queue_cleanup()") == 0
-        assert value(conn, "SELECT job_queue_cleanup(interval '14 days')") == 0
-        advance(conn, timedelta(days=2))
-        assert value(conn, "SELECT job_queue_cleanup(interval '14 days')") == 1
+        conn.advance(timedelta(days=13))
+        assert conn.value("SELECT job_queue_cleanup()") == 0
+        assert conn.value("SELECT job_queue_cleanup(interval '14 days')") == 0
+        conn.advance(timedelta(days=2))
+        assert conn.value("SELECT job_queue_cleanup(interval '14 days')") == 1

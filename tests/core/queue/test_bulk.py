@@ -17,19 +17,7 @@ from jobdeck.core.queue.bulk_model import Bulk, BulkVerb, Choice, Share
 from jobdeck.core.read.filters import parse_filter
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    audit_rows,
-    claim_one,
-    job_row,
-    just_stepped,
-    reap,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import together, until
 from tests.support.working import working
 
@@ -63,8 +51,8 @@ def statuses(conn: Connection) -> dict[UUID, str]:
 
 
 def test_a_choice_names_how_many_of_what_and_the_first_of_them(conn: Connection) -> None:
-    jobs = [add(conn, kind) for kind in ("alpha", "alpha", "beta")]
-    add(conn, "gamma")
+    jobs = [conn.add(kind) for kind in ("alpha", "alpha", "beta")]
+    conn.add("gamma")
     queue_operator.cancel(conn, [jobs[2].id], actor=ACTOR)
     choice = chosen(conn, "type:a")
     assert choice.bulk.total == 4
@@ -74,7 +62,7 @@ def test_a_choice_names_how_many_of_what_and_the_first_of_them(conn: Connection)
     assert choice.of("pending") == 2
     assert {job.id for job in choice.first} == {jobs[0].id, jobs[1].id}
     assert bulk.choose(conn, Filter(search="zebra"), actor=ACTOR) is None
-    assert value(conn, "SELECT count(*) FROM job_bulk WHERE words = 'zebra'") == 0
+    assert conn.value("SELECT count(*) FROM job_bulk WHERE words = 'zebra'") == 0
 
 
 @pytest.mark.parametrize(
@@ -92,10 +80,10 @@ def test_a_choice_names_how_many_of_what_and_the_first_of_them(conn: Connection)
 )
 def test_every_word_of_the_filter_chooses(conn: Connection, words: str, expected: set[int]) -> None:
     jobs = [
-        add(conn), add(conn, "beta"), add(conn, payload={"word": "red", "customerId": "c-9"}),
-        add(conn, "fails", max_attempts=1),
+        conn.add(), conn.add("beta"), conn.add(payload={"word": "red", "customerId": "c-9"}),
+        conn.add("fails", max_attempts=1),
     ]  # fmt: skip
-    claimed = claim_one(conn, ["fails"])
+    claimed = conn.claim_one(["fails"])
     conn.execute(
         """
         SELECT job_queue_finish('worker-1', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['failed'], ARRAY[now()],
@@ -109,9 +97,9 @@ def test_every_word_of_the_filter_chooses(conn: Connection, words: str, expected
 
 
 def test_an_action_is_done_to_what_was_chosen_and_to_nothing_that_came_later(conn: Connection) -> None:
-    before = [add(conn).id for _ in range(5)]
+    before = [conn.add().id for _ in range(5)]
     choice = chosen(conn, "type:alpha")
-    later = add(conn).id
+    later = conn.add().id
     ended = carried_out(conn, choice, "cancel")
     assert (ended.state, ended.total, ended.done, ended.refused, ended.left) == ("finished", 5, 5, 0, 0)
     assert ended.finished_at is not None
@@ -119,7 +107,7 @@ def test_an_action_is_done_to_what_was_chosen_and_to_nothing_that_came_later(con
 
 
 def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone(conn: Connection) -> None:
-    jobs = sorted(add(conn).id for _ in range(4))
+    jobs = sorted(conn.add().id for _ in range(4))
     choice = chosen(conn)
     claim_one_of = leases.claim(conn, "w", ["alpha"], 1, 60)[0].id
     gone = next(job for job in jobs if job != claim_one_of)
@@ -137,16 +125,16 @@ def test_each_job_has_its_answer_and_the_refused_can_be_looked_at_alone(conn: Co
 
 
 def test_a_job_that_changed_since_it_was_chosen_is_not_touched(conn: Connection) -> None:
-    job = add(conn)
+    job = conn.add()
     choice = chosen(conn)
     queue_operator.edit(conn, job.id, changes={"priority": 5}, actor="somebody else")
     ended = carried_out(conn, choice, "cancel")
     assert ended.refused == 1
-    assert job_row(conn, job.id)["status"] == "pending"
+    assert conn.job_row(job.id)["status"] == "pending"
 
 
 def test_ids_are_chosen_in_the_version_that_was_seen_and_unknown_ones_are_answered_for(conn: Connection) -> None:
-    one, two, nobody = add(conn), add(conn), uuid4()
+    one, two, nobody = conn.add(), conn.add(), uuid4()
     choice = bulk.choose_ids(conn, {one.id: one.version, two.id: two.version + 1, nobody: None}, actor=ACTOR)
     assert choice.of(None) == 2
     ended = carried_out(conn, choice, "cancel")
@@ -155,7 +143,7 @@ def test_ids_are_chosen_in_the_version_that_was_seen_and_unknown_ones_are_answer
 
 
 def test_a_choice_is_used_once_and_an_unknown_verb_never(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     choice = chosen(conn)
     with pytest.raises(Refused, match="no action"):
         bulk.start(conn, choice.bulk.id, "burn", actor=ACTOR)  # type: ignore[arg-type]
@@ -167,19 +155,19 @@ def test_a_choice_is_used_once_and_an_unknown_verb_never(conn: Connection) -> No
 
 
 def test_a_choice_that_is_dropped_is_gone_and_nothing_was_done(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     choice = chosen(conn)
     assert bulk.step(conn, choice.bulk.id, driver=ACTOR).state == "chosen"
     bulk.drop(conn, choice.bulk.id)
     assert bulk.find(conn, choice.bulk.id) is None
-    assert value(conn, "SELECT count(*) FROM job_bulk_items") == 0
+    assert conn.value("SELECT count(*) FROM job_bulk_items") == 0
     with pytest.raises(Refused, match="no longer exists"):
         bulk.step(conn, choice.bulk.id, driver=ACTOR)
 
 
 def test_a_step_that_fails_half_way_has_done_nothing_and_the_next_does_it_once(conn: Connection) -> None:
     for _ in range(4):
-        add(conn)
+        conn.add()
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=2)
@@ -187,18 +175,18 @@ def test_a_step_that_fails_half_way_has_done_nothing_and_the_next_does_it_once(c
         bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
     assert sorted(statuses(conn).values()) == ["cancelled", "cancelled", "pending", "pending"]
     assert to_the_end(conn, choice.bulk.id).done == 4
-    assert [row["action"] for row in audit_rows(conn)].count("cancel") == 4
+    assert [row["action"] for row in conn.audit_rows()].count("cancel") == 4
 
 
 @pytest.mark.slow
 def test_two_that_carry_out_one_action_do_each_job_once(conn: Connection, database_url: str) -> None:
     for _ in range(40):
-        add(conn)
+        conn.add()
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
 
     def drive() -> None:
-        with psycopg.connect(database_url, autocommit=True) as other:
+        with Connection.connect(database_url, autocommit=True) as other:
             while bulk.step(other, choice.bulk.id, driver="other", limit=3).state == "running":
                 pass
 
@@ -206,20 +194,20 @@ def test_two_that_carry_out_one_action_do_each_job_once(conn: Connection, databa
     ended = bulk.find(conn, choice.bulk.id)
     assert ended is not None
     assert (ended.state, ended.done, ended.refused) == ("finished", 40, 0)
-    assert len(audit_rows(conn, "cancel")) == 40
+    assert len(conn.audit_rows("cancel")) == 40
 
 
 def test_a_worker_goes_on_with_what_nobody_carries_further_and_stays_with_it(conn: Connection) -> None:
     for _ in range(6):
-        add(conn)
+        conn.add()
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
-    just_stepped(conn)
+    conn.just_stepped()
     assert not bulk.resume_stalled(conn, "worker-1", limit=2)
-    advance(conn, SOON + timedelta(minutes=1))
+    conn.advance(SOON + timedelta(minutes=1))
     assert bulk.resume_stalled(conn, "worker-1", limit=2)
-    just_stepped(conn)
+    conn.just_stepped()
     assert not bulk.resume_stalled(conn, "worker-2", limit=2)
     assert bulk.resume_stalled(conn, "worker-1", limit=2)
     assert not bulk.resume_stalled(conn, "worker-1", limit=2)
@@ -230,18 +218,18 @@ def test_a_worker_goes_on_with_what_nobody_carries_further_and_stays_with_it(con
 
 def test_who_began_it_takes_it_back_from_a_worker(conn: Connection) -> None:
     for _ in range(4):
-        add(conn)
+        conn.add()
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
-    advance(conn, SOON)
+    conn.advance(SOON)
     assert bulk.resume_stalled(conn, "worker-1", limit=1)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
-    just_stepped(conn)
+    conn.just_stepped()
     assert not bulk.resume_stalled(conn, "worker-1", limit=1)
 
 
 def test_what_goes_wrong_is_kept_with_the_action_and_keeps_the_worker_from_nothing(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "delete", actor=ACTOR)
     conn.execute("ALTER TABLE job_trash RENAME TO elsewhere")
@@ -265,7 +253,7 @@ def advance_only_bulk(conn: Connection) -> None:
 
 def test_stopping_leaves_the_rest_as_it_was_and_says_who_stopped_it(conn: Connection) -> None:
     for _ in range(4):
-        add(conn)
+        conn.add()
     choice = chosen(conn)
     bulk.start(conn, choice.bulk.id, "cancel", actor=ACTOR)
     bulk.step(conn, choice.bulk.id, driver=ACTOR, limit=1)
@@ -274,15 +262,15 @@ def test_stopping_leaves_the_rest_as_it_was_and_says_who_stopped_it(conn: Connec
     stopped = bulk.step(conn, choice.bulk.id, driver=ACTOR)
     assert (stopped.state, stopped.done, stopped.left) == ("stopped", 1, 3)
     assert (stopped.stopped_by or "").startswith(ACTOR)
-    advance(conn, SOON)
+    conn.advance(SOON)
     assert not bulk.resume_stalled(conn, "worker-1")
     assert sorted(statuses(conn).values()) == ["cancelled", "pending", "pending", "pending"]
     assert [answer.ok for answer in bulk.answers(conn, stopped.id)].count(None) == 3
 
 
 def test_a_bulk_delete_can_be_taken_back(conn: Connection) -> None:
-    jobs = {add(conn).id for _ in range(3)}
-    running = add(conn, "beta").id
+    jobs = {conn.add().id for _ in range(3)}
+    running = conn.add("beta").id
     leases.claim(conn, "w", ["beta"], 1, 60)
     deleted = carried_out(conn, chosen(conn), "delete")
     assert (deleted.done, deleted.refused) == (4, 1)
@@ -306,19 +294,19 @@ def test_the_audit_names_who_began_it_and_who_carried_it_out(
 ) -> None:
     del postgres
     for _ in range(2):
-        add(conn)
+        conn.add()
     with people.sign_in(database_url, "job_operator") as operator:
         choice = chosen(operator)
         bulk.start(operator, choice.bulk.id, "cancel", actor=ACTOR, reason="bad data")
         bulk.step(operator, choice.bulk.id, driver=ACTOR, limit=1)
-        role = value(operator, "SELECT session_user::text")
-    advance(conn, SOON)
+        role = operator.value("SELECT session_user::text")
+    conn.advance(SOON)
     with people.sign_in(database_url, "job_worker") as worker:
         bulk.resume_stalled(worker, "worker-1")
-        carrier = value(worker, "SELECT session_user::text")
-    (begun,) = audit_rows(conn, "bulk cancel")
+        carrier = worker.value("SELECT session_user::text")
+    (begun,) = conn.audit_rows("bulk cancel")
     assert begun["after"] == {"bulk": str(choice.bulk.id), "jobs": 2, "filter": ""}
-    first, second = audit_rows(conn, "cancel")
+    first, second = conn.audit_rows("cancel")
     assert first["actor"] == f"{ACTOR} ({role})"
     assert second["actor"] == f"{ACTOR} ({role}), carried out by ({carrier})"
     assert {row["reason"] for row in (begun, first, second)} == {"bad data"}
@@ -326,20 +314,20 @@ def test_the_audit_names_who_began_it_and_who_carried_it_out(
 
 @pytest.mark.slow
 def test_old_actions_and_choices_that_came_to_nothing_are_taken_away(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     kept = carried_out(conn, chosen(conn), "cancel")
     chosen(conn)
-    advance(conn, timedelta(hours=2))
-    reap(conn)
-    assert [row["id"] for row in rows(conn, "SELECT id FROM job_bulk")] == [kept.id]
-    advance(conn, timedelta(days=31))
-    reap(conn)
-    assert rows(conn, "SELECT id FROM job_bulk") == []
-    assert value(conn, "SELECT count(*) FROM job_bulk_items") == 0
+    conn.advance(timedelta(hours=2))
+    conn.reap()
+    assert [row["id"] for row in conn.rows("SELECT id FROM job_bulk")] == [kept.id]
+    conn.advance(timedelta(days=31))
+    conn.reap()
+    assert conn.rows("SELECT id FROM job_bulk") == []
+    assert conn.value("SELECT count(*) FROM job_bulk_items") == 0
 
 
 def test_a_bulk_action_is_found_by_the_end_of_its_id(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     made = carried_out(conn, chosen(conn), "cancel")
     assert bulk.resolve(conn, str(made.id)) == made.id
     assert bulk.resolve(conn, made.id.hex[-8:]) == made.id
@@ -357,14 +345,14 @@ def test_ten_thousand_jobs_and_more_are_acted_on(conn: Connection) -> None:
     assert choice.bulk.total == 10_500
     ended = carried_out(conn, choice, "delete", limit=bulk.BATCH)
     assert (ended.done, ended.refused) == (10_500, 0)
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 
 @pytest.mark.parametrize("group", ["job_viewer", "job_worker", None])
 def test_only_an_operator_chooses_and_begins(
     conn: Connection, people: People, database_url: str, group: str | None
 ) -> None:
-    add(conn)
+    conn.add()
     choice = chosen(conn)
     with people.sign_in(database_url, group) as other:
         for call in (

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import Filter, NewJob
@@ -14,7 +13,7 @@ from jobdeck.core.queue.bulk_model import BulkVerb, Choice
 from jobdeck.core.queue.operators.payload_change import PayloadChange
 from tests.core.queue.test_bulk_edit import edit_all
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection, claim_one, rows, value
+from tests.support.queue import ACTOR, Connection
 
 MANY = 20_000
 BATCH = 500
@@ -50,7 +49,7 @@ def stepping(action: UUID) -> Callable[[Connection], object]:
 
 def calls(conn: Connection, function: str) -> int:
     conn.execute("SELECT pg_stat_force_next_flush()")
-    return int(value(conn, "SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = %s", function))
+    return int(conn.value("SELECT coalesce(sum(calls), 0) FROM pg_stat_user_functions WHERE funcname = %s", function))
 
 
 @pytest.mark.slow
@@ -61,7 +60,7 @@ def test_each_way_to_choose_reads_no_more_jobs_than_it_chooses(conn: Connection)
         "SELECT 'alpha', 'failed', now(), '00112233aabb', '{}' FROM generate_series(1, 20)"
     )
     conn.execute("VACUUM ANALYZE job_queue")
-    ids = [row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE fingerprint IS NOT NULL ORDER BY id")]
+    ids = [row["id"] for row in conn.rows("SELECT id FROM job_queue WHERE fingerprint IS NOT NULL ORDER BY id")]
     edited = edit_all(
         conn,
         PayloadChange({"url": "https://new.example.org"}),
@@ -94,7 +93,7 @@ def test_the_last_batches_of_a_long_action_read_no_more_than_the_first_beside_an
     if verb == "restore":
         to_the_end(conn, action)
         action = restoring(conn, action)
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         other.execute("SELECT count(*) FROM job_bulk_items")  # from now on, no dead entry of an index is taken out
         first = cost_of(conn, stepping(action), undo=False)
@@ -121,7 +120,7 @@ def test_the_undo_of_an_edit_finds_former_payloads_without_reading_the_audit(con
     cost = cost_of(conn, stepping(action), undo=False)
     assert cost.entries["job_audit_payloads"] == 0, cost.entries
     assert cost.rows < 5000, cost.entries
-    assert rows(conn, "SELECT DISTINCT payload FROM job_queue") == [{"payload": {}}]
+    assert conn.rows("SELECT DISTINCT payload FROM job_queue") == [{"payload": {}}]
 
 
 @pytest.mark.slow
@@ -145,21 +144,21 @@ def test_the_undo_of_a_bulk_deletion_brings_every_job_back_as_it_was(conn: Conne
     producer.enqueue_many(conn, [NewJob("beta", dedupe_key=f"key {n}") for n in range(5)], actor=ACTOR)
     producer.enqueue_many(conn, [NewJob("gamma", concurrency_key="line") for _ in range(5)], actor=ACTOR)
     seen = "SELECT to_jsonb(q) - '{version,updated_at,in_line}'::text[] AS job FROM job_queue q ORDER BY id"
-    before = rows(conn, seen)
+    before = conn.rows(seen)
     heads = "SELECT concurrency_key FROM job_queue WHERE concurrency_key IS NOT NULL AND NOT in_line"
-    first_in_line = rows(conn, heads)
+    first_in_line = conn.rows(heads)
 
     deleted = started(conn, "delete")
     to_the_end(conn, deleted)
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
-    assert value(conn, "SELECT count(*) FROM job_trash") == len(before)
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_trash") == len(before)
     to_the_end(conn, restoring(conn, deleted))
 
-    assert rows(conn, seen) == before
-    assert value(conn, "SELECT count(*) FROM job_trash") == 0
-    assert rows(conn, heads) == first_in_line
-    assert claim_one(conn, ["gamma"]).task_type == "gamma"
-    audited = rows(conn, "SELECT action, count(*) FROM job_audit WHERE job_id IS NOT NULL GROUP BY 1 ORDER BY 1")
+    assert conn.rows(seen) == before
+    assert conn.value("SELECT count(*) FROM job_trash") == 0
+    assert conn.rows(heads) == first_in_line
+    assert conn.claim_one(["gamma"]).task_type == "gamma"
+    audited = conn.rows("SELECT action, count(*) FROM job_audit WHERE job_id IS NOT NULL GROUP BY 1 ORDER BY 1")
     assert {row["action"]: row["count"] for row in audited if row["action"] in {"delete", "restore"}} == {
         "delete": len(before),
         "restore": len(before),

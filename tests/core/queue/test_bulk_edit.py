@@ -6,7 +6,6 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from uuid import UUID
 
-import psycopg
 import pytest
 from pydantic import Field
 
@@ -19,20 +18,7 @@ from jobdeck.core.queue.operators.payload_change import PayloadChange, differenc
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.registry import Admission, Done, JobType, Payload, Registry
 from tests.support.people import People
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    audit_rows,
-    changes_nothing,
-    claim,
-    finish,
-    job_row,
-    just_stepped,
-    report,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, report
 
 
 class Push(Payload):
@@ -66,28 +52,28 @@ def answers(conn: Connection, found: Bulk) -> dict[UUID, tuple[bool | None, str 
 
 def test_every_job_is_edited_once_and_audited(conn: Connection) -> None:
     ids = [
-        add(conn, payload={"url": "https://old.example.org", "tries": number, "note": "x"}).id for number in (1, 2, 3)
+        conn.add(payload={"url": "https://old.example.org", "tries": number, "note": "x"}).id for number in (1, 2, 3)
     ]
     done = edit_all(conn, PayloadChange(NEW, ("note",)))
 
     assert (done.action, done.state, done.done, done.refused) == ("edit", "finished", 3, 0)
-    assert [job_row(conn, one)["payload"] for one in ids] == [NEW | {"tries": n} for n in (1, 2, 3)]
-    audit = audit_rows(conn, "edit")
+    assert [conn.job_row(one)["payload"] for one in ids] == [NEW | {"tries": n} for n in (1, 2, 3)]
+    audit = conn.audit_rows("edit")
     assert {row["job_id"] for row in audit} == set(ids)
     assert {(row["actor"], row["reason"]) for row in audit} == {(audit[0]["actor"], "moved")}
     again = bulk_edit.step(conn, REGISTRY, done.id, settings=configuration.load(), driver=ACTOR)
     assert again == done
-    assert len(audit_rows(conn, "edit")) == 3
+    assert len(conn.audit_rows("edit")) == 3
 
 
 @pytest.mark.slow
 def test_two_programs_that_carry_out_one_edit_edit_each_job_once(conn: Connection, database_url: str) -> None:
     for number in range(30):
-        add(conn, payload={"tries": 1 + number % 5})
+        conn.add(payload={"tries": 1 + number % 5})
     now = bulk_edit.start(conn, choose(conn).id, PayloadChange(NEW), actor=ACTOR)
 
     def drive(limit: int) -> None:
-        with psycopg.connect(database_url, autocommit=True) as other:
+        with Connection.connect(database_url, autocommit=True) as other:
             state = "running"
             while state == "running":
                 state = bulk_edit.step(
@@ -100,20 +86,20 @@ def test_two_programs_that_carry_out_one_edit_edit_each_job_once(conn: Connectio
     assert ended is not None
     assert (ended.state, ended.done, ended.refused) == ("finished", 30, 0)
     assert set(answers(conn, ended).values()) == {(True, "was-edited")}
-    assert len(audit_rows(conn, "edit")) == 30
+    assert len(conn.audit_rows("edit")) == 30
 
 
 def test_refused_jobs_are_answered_one_by_one_and_stay_as_they_are(conn: Connection) -> None:
-    fine, same = add(conn, payload={"tries": 2}).id, add(conn, payload=NEW | {"tries": 1}).id
-    wrong, stranger = add(conn, payload={"tries": 9}).id, add(conn, "alphabet").id
-    running, changed = add(conn, payload={"tries": 3}, priority=9).id, add(conn, payload={"tries": 4}).id
-    gone = add(conn, payload={"tries": 5}).id
-    (claimed,) = claim(conn, limit=1)
+    fine, same = conn.add(payload={"tries": 2}).id, conn.add(payload=NEW | {"tries": 1}).id
+    wrong, stranger = conn.add(payload={"tries": 9}).id, conn.add("alphabet").id
+    running, changed = conn.add(payload={"tries": 3}, priority=9).id, conn.add(payload={"tries": 4}).id
+    gone = conn.add(payload={"tries": 5}).id
+    (claimed,) = conn.claim(limit=1)
     assert claimed.id == running
     frozen = choose(conn)
     operator.edit(conn, changed, changes={"priority": 3}, actor="another")
     operator.delete(conn, [gone], actor="another")
-    before = {one: job_row(conn, one) for one in (same, wrong, stranger, running, changed)}
+    before = {one: conn.job_row(one) for one in (same, wrong, stranger, running, changed)}
 
     done = edit_all(conn, PayloadChange(NEW), frozen=frozen)
 
@@ -127,15 +113,15 @@ def test_refused_jobs_are_answered_one_by_one_and_stay_as_they_are(conn: Connect
         gone: (False, "is-deleted"),
     }
     assert (done.done, done.refused) == (7, 5)
-    assert {one: job_row(conn, one) for one in before} == before
+    assert {one: conn.job_row(one) for one in before} == before
     (said,) = [one.message for one in bulk.answers(conn, done.id) if one.job_id == wrong]
     assert "tries" in str(said)
 
 
 def test_a_dry_run_says_what_each_job_would_answer_and_changes_nothing(conn: Connection) -> None:
-    ids = [add(conn, payload={"tries": number}).id for number in (1, 2, 9)]
+    ids = [conn.add(payload={"tries": number}).id for number in (1, 2, 9)]
     frozen = choose(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         found = bulk_edit.rehearse(
             conn, REGISTRY, frozen.id, PayloadChange(NEW), settings=configuration.load(), actor=ACTOR
         )
@@ -150,7 +136,7 @@ class TestInterrupted:
 
     def started(self, conn: Connection, *, jobs: int = 1, words: str = "") -> Bulk:
         for _ in range(jobs):
-            add(conn)
+            conn.add()
         now = bulk_edit.start(conn, choose(conn, words).id, PayloadChange(NEW), actor=ACTOR)
         self.pass_time(conn)
         return now
@@ -168,18 +154,18 @@ class TestInterrupted:
         now = self.started(conn, jobs=3)
         assert not bulk.resume_stalled(conn, "worker-1")
         assert self.resumed(conn)
-        just_stepped(conn)
+        conn.just_stepped()
         assert not self.resumed(conn, worker="worker-2")
         assert self.resumed(conn)
         assert not self.resumed(conn)
         ended = bulk.find(conn, now.id)
         assert ended is not None
         assert (ended.state, ended.done, ended.refused, ended.driver) == ("finished", 3, 0, "worker-1")
-        assert {row["payload"]["url"] for row in rows(conn, "SELECT payload FROM job_queue")} == {NEW["url"]}
-        assert len(audit_rows(conn, "edit")) == 3
+        assert {row["payload"]["url"] for row in conn.rows("SELECT payload FROM job_queue")} == {NEW["url"]}
+        assert len(conn.audit_rows("edit")) == 3
 
     def test_a_worker_that_lacks_a_type_leaves_it_and_takes_the_next(self, conn: Connection) -> None:
-        add(conn, "beta")
+        conn.add("beta")
         mixed = self.started(conn)
         fine = self.started(conn, words="type:alpha")
         assert self.resumed(conn)
@@ -190,7 +176,7 @@ class TestInterrupted:
         now = self.started(conn)
         with pytest.raises(Refused, match="knows the task types"):
             bulk.step(conn, now.id, driver=ACTOR)
-        assert job_row(conn, value(conn, "SELECT id FROM job_queue"))["payload"] == {}
+        assert conn.job_row(conn.value("SELECT id FROM job_queue"))["payload"] == {}
 
     def test_what_a_task_type_raises_is_stored_and_tried_again(self, conn: Connection) -> None:
         def broken(_params: Payload, _admission: Admission) -> dict[str, str]:
@@ -207,7 +193,7 @@ class TestInterrupted:
         assert (found.state, found.done) == ("running", 0)
         assert "no vendor" in str(found.trouble)
         assert "ada@" not in str(found.trouble)
-        just_stepped(conn)
+        conn.just_stepped()
         assert not self.resumed(conn)
         self.pass_time(conn)
         assert self.resumed(conn)
@@ -230,33 +216,33 @@ class TestUndo:
         return now
 
     def test_each_job_gets_its_former_payload_back(self, conn: Connection) -> None:
-        before = {add(conn, payload={"url": f"https://{n}", "note": "x"}, concurrency_key=f"k{n}").id for n in range(3)}
-        former = {one: job_row(conn, one) for one in before}
-        add(conn, payload=NEW | {"tries": 1})
+        before = {conn.add(payload={"url": f"https://{n}", "note": "x"}, concurrency_key=f"k{n}").id for n in range(3)}
+        former = {one: conn.job_row(one) for one in before}
+        conn.add(payload=NEW | {"tries": 1})
         done = edit_all(conn, PayloadChange(NEW, ("note",)))
         ended = self.undone(conn, done)
         assert (ended.action, ended.state, ended.done, ended.refused) == ("revert", "finished", 3, 0)
         for one in before:
-            now = job_row(conn, one)
+            now = conn.job_row(one)
             assert now["payload"] == former[one]["payload"]
             assert now["concurrency_key"] == former[one]["concurrency_key"]
             assert answers(conn, ended)[one] == (True, "was-reverted")
-        assert len(audit_rows(conn, "edit")) == 6
-        assert len(audit_rows(conn, "bulk revert")) == 1
+        assert len(conn.audit_rows("edit")) == 6
+        assert len(conn.audit_rows("bulk revert")) == 1
 
     @pytest.mark.slow
     def test_jobs_that_were_changed_or_claimed_since_keep_theirs_and_are_counted(self, conn: Connection) -> None:
-        fine, changed = add(conn, payload={"tries": 1}).id, add(conn, payload={"tries": 2}).id
-        running, tried = add(conn, priority=9).id, add(conn, priority=8, max_attempts=5).id
-        gone = add(conn, payload={"tries": 4}).id
+        fine, changed = conn.add(payload={"tries": 1}).id, conn.add(payload={"tries": 2}).id
+        running, tried = conn.add(priority=9).id, conn.add(priority=8, max_attempts=5).id
+        gone = conn.add(payload={"tries": 4}).id
         done = edit_all(conn, PayloadChange(NEW))
-        assert [job.id for job in claim(conn, limit=1)] == [running]
-        (once,) = claim(conn, limit=1)
+        assert [job.id for job in conn.claim(limit=1)] == [running]
+        (once,) = conn.claim(limit=1)
         assert once.id == tried
-        finish(conn, report(once, "failed", error="boom", retry_after=0.0))
+        conn.finish(report(once, "failed", error="boom", retry_after=0.0))
         operator.edit(conn, changed, changes={"payload": {"tries": 3}}, actor="another")
         operator.delete(conn, [gone], actor="another")
-        before = {one: job_row(conn, one) for one in (changed, running, tried)}
+        before = {one: conn.job_row(one) for one in (changed, running, tried)}
         ended = self.undone(conn, done)
         assert (ended.done, ended.refused) == (5, 4)
         assert answers(conn, ended) == {
@@ -266,41 +252,41 @@ class TestUndo:
             tried: (False, "has-changed"),
             gone: (False, "is-deleted"),
         }
-        assert {one: job_row(conn, one) for one in before} == before
+        assert {one: conn.job_row(one) for one in before} == before
         again = self.undone(conn, done)
         assert (again.done, again.refused) == (5, 5)
 
     def test_a_payload_that_is_no_longer_kept_is_said(self, conn: Connection) -> None:
-        job = add(conn, payload={"tries": 2}).id
+        job = conn.add(payload={"tries": 2}).id
         done = edit_all(conn, PayloadChange(NEW))
         conn.execute("SELECT job_retain_line('job_audit payloads', now() + interval '1 day', 100)")
         ended = self.undone(conn, done)
         assert answers(conn, ended) == {job: (False, "former-not-kept")}
-        assert job_row(conn, job)["payload"]["url"] == NEW["url"]
+        assert conn.job_row(job)["payload"]["url"] == NEW["url"]
 
     @pytest.mark.slow
     def test_a_row_that_somebody_has_locked_is_refused_and_the_others_are_not(
         self, conn: Connection, database_url: str
     ) -> None:
-        held, free = add(conn, payload={"tries": 2}).id, add(conn, payload={"tries": 3}).id
+        held, free = conn.add(payload={"tries": 2}).id, conn.add(payload={"tries": 3}).id
         done = edit_all(conn, PayloadChange(NEW))
-        with psycopg.connect(database_url) as other:
+        with Connection.connect(database_url) as other:
             other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", [held])
             ended = self.undone(conn, done)
         assert answers(conn, ended) == {held: (False, "is-locked"), free: (True, "was-reverted")}
 
     def test_any_worker_carries_an_interrupted_undo_to_its_end(self, conn: Connection) -> None:
-        job = add(conn, payload={"tries": 2}).id
+        job = conn.add(payload={"tries": 2}).id
         choice = bulk.choose_undo(conn, edit_all(conn, PayloadChange(NEW)), actor=ACTOR)
         assert choice is not None
         now = bulk.start(conn, choice.bulk.id, "revert", actor=ACTOR)
         conn.execute("UPDATE job_bulk SET stepped_at = now() - interval '11 seconds'")
         assert not bulk.resume_stalled(conn, "worker-1")
         assert bulk.find(conn, now.id).state == "finished"  # type: ignore[union-attr]
-        assert job_row(conn, job)["payload"] == {"tries": 2}
+        assert conn.job_row(job)["payload"] == {"tries": 2}
 
     def test_what_cannot_be_undone_is_refused(self, conn: Connection) -> None:
-        add(conn)
+        conn.add()
         running = bulk_edit.start(conn, choose(conn).id, PayloadChange(NEW), actor=ACTOR)
         with pytest.raises(Refused, match="has ended"):
             bulk.choose_undo(conn, running, actor=ACTOR)
@@ -315,17 +301,17 @@ class TestUndo:
 
 
 def test_a_bulk_edit_without_changes_is_refused(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     frozen = choose(conn)
     with pytest.raises(Refused, match="needs its changes"):
         bulk.start(conn, frozen.id, "edit", actor=ACTOR)
-    assert value(conn, "SELECT state FROM job_bulk") == "chosen"
+    assert conn.value("SELECT state FROM job_bulk") == "chosen"
 
 
 def test_the_audit_of_the_bulk_edit_names_no_value(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     edit_all(conn, PayloadChange({"note": "ada@example.org"}))
-    assert "ada@" not in json.dumps(rows(conn, "SELECT after FROM job_audit WHERE action = 'bulk edit'"))
+    assert "ada@" not in json.dumps(conn.rows("SELECT after FROM job_audit WHERE action = 'bulk edit'"))
 
 
 @pytest.mark.parametrize(

@@ -17,30 +17,16 @@ from jobdeck.core.queue import operator as act
 from jobdeck.core.read import jobs
 from jobdeck.core.read.canaries import CanaryAnswer
 from tests.support.health import announce
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    audit_rows,
-    changes_nothing,
-    claim,
-    finish_one,
-    job_row,
-    lose,
-    reap,
-    run_rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection
 
 MINUTE = timedelta(seconds=61)
 
 
 def fail(conn: Connection, task_type: str = "alpha", error: str = "boom", **fields: Any) -> Job:
     """A job that has failed permanently."""
-    job = add(conn, task_type, **fields)
-    (claimed,) = claim(conn, [task_type])
-    finish_one(conn, claimed, "failed", permanent=True, error_kind="Boom", error=error)
+    job = conn.add(task_type, **fields)
+    (claimed,) = conn.claim([task_type])
+    conn.finish_one(claimed, "failed", permanent=True, error_kind="Boom", error=error)
     return job
 
 
@@ -71,37 +57,37 @@ def answer(conn: Connection, canary: int) -> CanaryAnswer:
 def test_it_is_taken_before_all_others_and_alone_and_no_other_job_changes(conn: Connection) -> None:
     announce(conn)
     first, other = fail(conn), fail(conn)
-    waiting = [add(conn, priority=100).id for _ in range(3)]
-    before = job_row(conn, other.id)
+    waiting = [conn.add(priority=100).id for _ in range(3)]
+    before = conn.job_row(other.id)
     canary = ask(conn, first.id)
-    assert job_row(conn, first.id)["status"] == "failed"
-    (taken,) = claim(conn, limit=10)
+    assert conn.job_row(first.id)["status"] == "failed"
+    (taken,) = conn.claim(limit=10)
     assert (taken.id, taken.is_canary, taken.priority, taken.attempt) == (first.id, True, CANARY_PRIORITY, 1)
     assert answer(conn, canary).state == "running"
-    assert {job.id for job in claim(conn, limit=10)} == set(waiting)
-    finish_one(conn, taken)
+    assert {job.id for job in conn.claim(limit=10)} == set(waiting)
+    conn.finish_one(taken)
     ended = answer(conn, canary)
     assert (ended.state, ended.outcome, ended.settled) == ("succeeded", RunOutcome.SUCCEEDED, True)
     assert ended.message.startswith("It succeeded after ")
-    assert job_row(conn, other.id) == before
-    assert [row["action"] for row in audit_rows(conn)] == ["canary", "canary ended"]
+    assert conn.job_row(other.id) == before
+    assert [row["action"] for row in conn.audit_rows()] == ["canary", "canary ended"]
 
 
 @pytest.mark.parametrize("task_type", [None, "alpha"])
 def test_it_runs_although_everything_or_its_type_is_paused(conn: Connection, task_type: str | None) -> None:
     announce(conn)
     job = fail(conn)
-    add(conn)
+    conn.add()
     act.pause(conn, reason="vendor is down", actor=ACTOR, task_type=task_type)
     ask(conn, job.id)
-    assert [one.id for one in claim(conn)] == [job.id]
-    assert claim(conn) == []
+    assert [one.id for one in conn.claim()] == [job.id]
+    assert conn.claim() == []
 
 
 def test_a_claim_of_no_jobs_takes_a_canary_and_nothing_else(conn: Connection) -> None:
     announce(conn)
     job = fail(conn)
-    add(conn)
+    conn.add()
     assert take(conn) is None
     ask(conn, job.id)
     assert take(conn, "beta") is None
@@ -113,13 +99,13 @@ def test_a_failed_run_answers_with_its_error_and_the_job_is_tried_again_as_any_o
     announce(conn)
     job = fail(conn, max_attempts=3)
     canary = ask(conn, job.id)
-    (taken,) = claim(conn)
-    finish_one(conn, taken, "failed", error_kind="Boom", error="still down")
+    (taken,) = conn.claim()
+    conn.finish_one(taken, "failed", error_kind="Boom", error="still down")
     ended = answer(conn, canary)
     assert (ended.state, ended.outcome, ended.error) == ("failed", RunOutcome.RETRIED, "still down")
     assert re.fullmatch(r"It failed after \d+\.\d s and will be retried: still down", ended.message)
-    assert job_row(conn, job.id)["status"] == "pending"
-    (row,) = audit_rows(conn, "canary ended")
+    assert conn.job_row(job.id)["status"] == "pending"
+    (row,) = conn.audit_rows("canary ended")
     assert (row["job_id"], row["after"]["outcome"], row["after"]["last_error"]) == (job.id, "retried", "still down")
     assert row["actor"].startswith(ACTOR)
 
@@ -127,7 +113,7 @@ def test_a_failed_run_answers_with_its_error_and_the_job_is_tried_again_as_any_o
 def test_without_a_worker_that_handles_the_type_nothing_is_changed(conn: Connection) -> None:
     job = fail(conn)
     announce(conn, types=["beta"])
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert refused(conn, job.id) == "canary-no-worker"
 
 
@@ -135,32 +121,32 @@ def test_after_a_minute_without_a_worker_the_request_is_taken_back_and_the_job_i
     announce(conn)
     job = fail(conn)
     canary = ask(conn, job.id)
-    advance(conn, MINUTE)
-    before = job_row(conn, job.id)
+    conn.advance(MINUTE)
+    before = conn.job_row(job.id)
     assert take(conn) is None
     ended = answer(conn, canary)
     assert (ended.state, ended.outcome) == ("taken back", None)
     assert ended.message == (
         "No worker took it within a minute. The request to run it was taken back. It is as it was."
     )
-    assert job_row(conn, job.id) == before
+    assert conn.job_row(job.id) == before
     assert take(conn) is None
 
 
 def test_upkeep_takes_it_back_when_nobody_asks_any_more(conn: Connection) -> None:
     announce(conn)
     canary = ask(conn, fail(conn).id)
-    advance(conn, MINUTE)
-    reap(conn)
-    assert value(conn, "SELECT count(*) FROM job_canaries") == 0
+    conn.advance(MINUTE)
+    conn.reap()
+    assert conn.value("SELECT count(*) FROM job_canaries") == 0
     assert answer(conn, canary).state == "taken back"
 
 
 def test_a_busy_key_holds_it_until_it_is_free_and_why_says_so(conn: Connection) -> None:
     announce(conn)
     job = fail(conn, concurrency_key="k")
-    add(conn, concurrency_key="k")
-    (running,) = claim(conn)
+    conn.add(concurrency_key="k")
+    (running,) = conn.claim()
     canary = ask(conn, job.id)
     assert take(conn) is None
     assert answer(conn, canary).message == f"Job {running.id} holds the same concurrency key."
@@ -168,23 +154,23 @@ def test_a_busy_key_holds_it_until_it_is_free_and_why_says_so(conn: Connection) 
     assert clauses["canary"].holds
     assert ACTOR in clauses["canary"].evidence
     assert not clauses["nothing else holds it"].holds
-    finish_one(conn, running)
-    waiting = add(conn, concurrency_key="k")
-    (taken,) = claim(conn, limit=1)
+    conn.finish_one(running)
+    waiting = conn.add(concurrency_key="k")
+    (taken,) = conn.claim(limit=1)
     assert taken.id == job.id
-    assert claim(conn) == []
-    finish_one(conn, taken)
-    assert [one.id for one in claim(conn)] == [waiting.id]
+    assert conn.claim() == []
+    conn.finish_one(taken)
+    assert [one.id for one in conn.claim()] == [waiting.id]
 
 
 def test_a_blocker_holds_it_and_after_a_minute_the_answer_names_it(conn: Connection) -> None:
     announce(conn)
-    blocker = add(conn, "beta")
-    job = add(conn, blocked_by=blocker.id)
+    blocker = conn.add("beta")
+    job = conn.add(blocked_by=blocker.id)
     canary = ask(conn, job.id)
     assert take(conn) is None
     assert answer(conn, canary).message.startswith(f"Waits for job {blocker.id}")
-    advance(conn, MINUTE)
+    conn.advance(MINUTE)
     ended = answer(conn, canary)
     assert ended.state == "taken back"
     assert ended.message.startswith(f"Waits for job {blocker.id}")
@@ -192,35 +178,35 @@ def test_a_blocker_holds_it_and_after_a_minute_the_answer_names_it(conn: Connect
 
 def test_a_blocker_that_ends_meanwhile_lets_it_run(conn: Connection) -> None:
     announce(conn)
-    blocker = add(conn, "beta")
-    job = add(conn, blocked_by=blocker.id)
+    blocker = conn.add("beta")
+    job = conn.add(blocked_by=blocker.id)
     act.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
     ask(conn, job.id)
-    (running,) = claim(conn, ["beta"])
-    finish_one(conn, running)
+    (running,) = conn.claim(["beta"])
+    conn.finish_one(running)
     assert take(conn) == job.id
 
 
 def test_a_running_job_is_refused(conn: Connection) -> None:
     announce(conn)
-    job = add(conn)
-    claim(conn)
-    with changes_nothing(conn):
+    job = conn.add()
+    conn.claim()
+    with conn.changes_nothing():
         assert refused(conn, job.id) == "retry-running"
 
 
 def test_a_job_that_is_claimed_in_its_turn_answers_with_that_run(conn: Connection) -> None:
     announce(conn)
-    job = add(conn)
+    job = conn.add()
     canary = ask(conn, job.id)
     conn.execute("UPDATE job_canaries SET task_type = 'elsewhere'")
-    (taken,) = claim(conn)
+    (taken,) = conn.claim()
     assert not taken.is_canary
     conn.execute("UPDATE job_canaries SET task_type = 'alpha'")
     assert take(conn) is None
-    finish_one(conn, taken)
+    conn.finish_one(taken)
     assert answer(conn, canary).state == "succeeded"
-    assert len(run_rows(conn, job.id)) == 1
+    assert len(conn.run_rows(job.id)) == 1
 
 
 @pytest.mark.parametrize(
@@ -246,14 +232,14 @@ def test_a_job_that_is_changed_meanwhile_is_not_run_and_the_answer_says_who_did_
     ended = answer(conn, canary)
     assert ended.state == "taken back"
     assert ended.message.startswith(f"It {words} mara (")
-    assert value(conn, "SELECT count(*) FROM job_canaries") == 0
+    assert conn.value("SELECT count(*) FROM job_canaries") == 0
 
 
 def test_asked_twice_the_second_names_the_first(conn: Connection) -> None:
     announce(conn)
     first, other, stranger = fail(conn), fail(conn), fail(conn, error="something else")
     ask(conn, first.id)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         again = act.ask_canary(conn, first.id, actor=ACTOR).result
         group = act.ask_canary(conn, other.id, actor=ACTOR).result
     assert (again.code, group.code) == ("canary-open", "canary-of-group")
@@ -266,14 +252,14 @@ def test_asked_twice_the_second_names_the_first(conn: Connection) -> None:
 def test_two_people_who_ask_at_once_for_one_group_get_one_canary(conn: Connection, database_url: str) -> None:
     announce(conn)
     first, other = fail(conn), fail(conn)
-    with psycopg.connect(database_url) as mara:
+    with Connection.connect(database_url) as mara:
         asked = act.ask_canary(mara, first.id, actor="mara")
         assert asked.result.ok
         assert refused(conn, other.id) == "canary-was-faster"
         mara.commit()
     assert refused(conn, other.id) == "canary-of-group"
-    assert value(conn, "SELECT count(*) FROM job_canaries") == 1
-    assert value(conn, "SELECT count(*) FROM job_audit WHERE action = 'canary'") == 1
+    assert conn.value("SELECT count(*) FROM job_canaries") == 1
+    assert conn.value("SELECT count(*) FROM job_audit WHERE action = 'canary'") == 1
 
 
 def test_a_worker_that_is_killed_with_it_answers_that_it_was_lost(conn: Connection) -> None:
@@ -282,7 +268,7 @@ def test_a_worker_that_is_killed_with_it_answers_that_it_was_lost(conn: Connecti
     canary = ask(conn, job.id)
     assert take(conn) == job.id
     assert answer(conn, canary).state == "running"
-    lose(conn)
+    conn.lose()
     ended = answer(conn, canary)
     assert (ended.state, ended.outcome) == ("failed", RunOutcome.LOST)
     assert "lost with its worker" in ended.message
@@ -291,7 +277,7 @@ def test_a_worker_that_is_killed_with_it_answers_that_it_was_lost(conn: Connecti
 def test_one_whose_version_is_another_is_refused(conn: Connection) -> None:
     announce(conn)
     job = fail(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert refused(conn, job.id, version=99) == "has-changed"
 
 
@@ -299,7 +285,7 @@ def test_a_dedupe_key_that_another_job_has_holds_it(conn: Connection) -> None:
     announce(conn)
     job = fail(conn, dedupe_key="d")
     canary = ask(conn, job.id)
-    holder = add(conn, "beta", dedupe_key="d")
+    holder = conn.add("beta", dedupe_key="d")
     assert take(conn) is None
     assert answer(conn, canary).message == (f"Job {holder.id} with the same dedupe key is already pending or running.")
 
@@ -307,31 +293,31 @@ def test_a_dedupe_key_that_another_job_has_holds_it(conn: Connection) -> None:
 def test_a_transaction_that_enqueues_its_dedupe_key_holds_no_claim_up(conn: Connection, database_url: str) -> None:
     announce(conn)
     job = fail(conn, dedupe_key="d")
-    other = add(conn)
+    other = conn.add()
     ask(conn, job.id)
-    with psycopg.connect(database_url) as open_one:
+    with Connection.connect(database_url) as open_one:
         open_one.execute("SELECT 1")  # begins the transaction, which add() then does not end
-        add(open_one, "beta", dedupe_key="d")
+        open_one.add("beta", dedupe_key="d")
         conn.execute("SET statement_timeout = '20s'")
-        assert [one.id for one in claim(conn)] == [other.id]
+        assert [one.id for one in conn.claim()] == [other.id]
         open_one.rollback()
     assert take(conn) == job.id
 
 
 def test_a_series_goes_on_with_its_slots_after_it(conn: Connection) -> None:
     announce(conn)
-    job = add(conn, recurrence_interval_minutes=60, run_at=value(conn, "SELECT now() + interval '10 minutes'"))
-    slot = job_row(conn, job.id)["run_at"]
+    job = conn.add(recurrence_interval_minutes=60, run_at=conn.value("SELECT now() + interval '10 minutes'"))
+    slot = conn.job_row(job.id)["run_at"]
     ask(conn, job.id)
-    (taken,) = claim(conn)
-    finish_one(conn, taken)
-    assert job_row(conn, job.id)["run_at"] == slot
+    (taken,) = conn.claim()
+    conn.finish_one(taken)
+    assert conn.job_row(job.id)["run_at"] == slot
 
 
 def test_a_dry_run_asks_for_nothing(conn: Connection) -> None:
     announce(conn)
     job = fail(conn)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         tried = act.ask_canary(conn, job.id, actor=ACTOR, dry_run=True)
     assert (tried.result.ok, tried.result.code, tried.canary) == (True, "would-be-canary", None)
 
@@ -361,8 +347,8 @@ def test_a_request_that_was_taken_back_keeps_no_later_action_away(conn: Connecti
     announce(conn)
     job = fail(conn)
     first = ask(conn, job.id)
-    advance(conn, MINUTE)
-    reap(conn)
+    conn.advance(MINUTE)
+    conn.reap()
     announce(conn)
     second = ask(conn, job.id)
     assert second > first

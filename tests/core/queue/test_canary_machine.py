@@ -16,7 +16,7 @@ from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.examples import machine_settings
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, finish_one, rows
+from tests.support.queue import ACTOR, Connection
 from tests.support.queue_model import install_clock
 
 TYPES: Final = ("alpha", "beta")
@@ -61,15 +61,14 @@ class CanaryMachine(RuleBasedStateMachine):
     # What is so
 
     def rows(self) -> dict[UUID, dict[str, Any]]:
-        return {row["id"]: row for row in rows(self.conn, "SELECT * FROM job_queue")}
+        return {row["id"]: row for row in self.conn.rows("SELECT * FROM job_queue")}
 
     def open(self) -> list[Asked]:
         """The requests that no worker has taken yet."""
         return [one for one in self.asked if one.token is None and not one.over]
 
     def group(self, job: UUID, task_type: str) -> tuple[str, str] | None:
-        found = rows(
-            self.conn,
+        found = self.conn.rows(
             "SELECT fingerprint FROM job_runs WHERE job_id = %s AND fingerprint IS NOT NULL ORDER BY run_token DESC",
             job,
         )
@@ -85,7 +84,7 @@ class CanaryMachine(RuleBasedStateMachine):
     def unblocked(self, row: dict[str, Any]) -> bool:
         blocker = row["blocked_by"]
         won = "SELECT 1 FROM job_runs WHERE job_id = %s AND removed"
-        return blocker is None or bool(rows(self.conn, won, blocker))
+        return blocker is None or bool(self.conn.rows(won, blocker))
 
     def takable(self, types: set[str]) -> list[UUID]:
         """The jobs that a claim of these types may take as canaries, in the order of the requests."""
@@ -197,14 +196,14 @@ class CanaryMachine(RuleBasedStateMachine):
             assert job in given or all(row[name] == before[job][name] for name in same), "another job was changed"
 
     def paused(self) -> set[str]:
-        (switch,) = rows(self.conn, "SELECT processing_enabled FROM job_queue_settings")
-        names = {row["task_type"] for row in rows(self.conn, "SELECT task_type FROM job_paused_types")}
+        (switch,) = self.conn.rows("SELECT processing_enabled FROM job_queue_settings")
+        names = {row["task_type"] for row in self.conn.rows("SELECT task_type FROM job_paused_types")}
         return names if switch["processing_enabled"] else set(TYPES)
 
     def finish(self, outcome: str, *, permanent: bool) -> None:
         for job in list(self.running.values()):
             facts = {"error": f"boom of {job.task_type}", "permanent": permanent} if outcome == "failed" else {}
-            finish_one(self.conn, job, outcome, **facts)
+            self.conn.finish_one(job, outcome, **facts)
         self.running.clear()
         self.note_touched()
 
@@ -259,7 +258,7 @@ class CanaryMachine(RuleBasedStateMachine):
             if one.token is not None and one.job in self.running and self.running[one.job].run_token == one.token:
                 assert answer.state == "running"
             elif one.token is not None:
-                (run,) = rows(self.conn, "SELECT outcome FROM job_runs WHERE run_token = %s AND NOT late", one.token)
+                (run,) = self.conn.rows("SELECT outcome FROM job_runs WHERE run_token = %s AND NOT late", one.token)
                 assert answer.outcome is not None
                 assert answer.outcome.value == run["outcome"]
                 assert answer.state == ("succeeded" if run["outcome"] in GOOD else "failed")
@@ -274,16 +273,16 @@ class CanaryMachine(RuleBasedStateMachine):
     @invariant()
     def a_key_runs_once(self) -> None:
         busy = "SELECT 1 FROM job_queue WHERE status = 'running' GROUP BY concurrency_key HAVING count(*) > 1"
-        assert not rows(self.conn, f"{busy} AND concurrency_key IS NOT NULL")
+        assert not self.conn.rows(f"{busy} AND concurrency_key IS NOT NULL")
 
     @invariant()
     def each_answer_is_in_the_audit_once(self) -> None:
-        told = rows(
-            self.conn, "SELECT (after ->> 'canary')::bigint AS canary FROM job_audit WHERE action = 'canary ended'"
+        told = self.conn.rows(
+            "SELECT (after ->> 'canary')::bigint AS canary FROM job_audit WHERE action = 'canary ended'"
         )
         ended = [row["canary"] for row in told]
         assert len(ended) == len(set(ended))
-        kept = {row["id"] for row in rows(self.conn, "SELECT id FROM job_canaries")}
+        kept = {row["id"] for row in self.conn.rows("SELECT id FROM job_canaries")}
         assert kept | set(ended) == {one.canary for one in self.asked}
         assert not kept & set(ended)
         assert {one.canary for one in self.asked if one.over} <= set(ended)

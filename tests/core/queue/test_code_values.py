@@ -18,7 +18,7 @@ from jobdeck.core.registry import JobType, Payload, registrations
 from jobdeck.core.registry.code_values import CodeValues, columns
 from tests.core.worker.test_limits import Effects
 from tests.support.examples import examples
-from tests.support.queue import ACTOR, Connection, add, audit_rows, changes_nothing, claim, rows
+from tests.support.queue import ACTOR, Connection
 from tests.support.working import drain, job_type
 
 if TYPE_CHECKING:
@@ -65,21 +65,21 @@ def test_values_of_the_code_hold_for_claims_and_enqueues(conn: Connection) -> No
     assert (found.max_running, found.rate, found.max_per_key, found.priority, found.max_age) == (2, "5/s", 2, 7, "1h")
     assert (found.release, found.own, found.differing) == (OLD, {}, ())
     producer.enqueue_many(conn, [NewJob("alpha")] * 3, actor=ACTOR)
-    add(conn)
-    (row,) = rows(conn, "SELECT count(*) AS jobs, min(priority) AS low, max(priority) AS high FROM job_queue")
+    conn.add()
+    (row,) = conn.rows("SELECT count(*) AS jobs, min(priority) AS low, max(priority) AS high FROM job_queue")
     assert (row["jobs"], row["low"], row["high"]) == (4, 7, 7)
     assert all(
-        one["left"] == timedelta(hours=1) for one in rows(conn, "SELECT expires_at - run_at AS left FROM job_queue")
+        one["left"] == timedelta(hours=1) for one in conn.rows("SELECT expires_at - run_at AS left FROM job_queue")
     )
-    assert len(claim(conn)) == 2
+    assert len(conn.claim()) == 2
 
 
 def test_a_priority_of_a_job_comes_before_that_of_its_type(conn: Connection) -> None:
     start(conn, priority=7)
-    add(conn, priority=0)
+    conn.add(priority=0)
     producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", priority=-1)], actor=ACTOR)
     conn.execute("SELECT job_queue_enqueue('alpha'), job_queue_enqueue('beta')")
-    assert [row["priority"] for row in rows(conn, "SELECT priority FROM job_queue ORDER BY 1")] == [-1, 0, 0, 7, 7]
+    assert [row["priority"] for row in conn.rows("SELECT priority FROM job_queue ORDER BY 1")] == [-1, 0, 0, 7, 7]
 
 
 def test_an_operators_value_holds_and_theirs_can_be_none_or_the_codes_again(conn: Connection) -> None:
@@ -91,7 +91,7 @@ def test_an_operators_value_holds_and_theirs_can_be_none_or_the_codes_again(conn
     assert (line(conn).max_running, line(conn).own) == (None, {"max_running": None})
     set_alpha(conn, max_running="code")
     assert (line(conn).max_running, line(conn).own) == (3, {})
-    before = [row["before"]["max_running"] for row in audit_rows(conn) if row["action"] == "set type"]
+    before = [row["before"]["max_running"] for row in conn.audit_rows() if row["action"] == "set type"]
     assert before == [2, 9, None]
 
 
@@ -134,17 +134,17 @@ def test_a_value_that_the_code_no_longer_names_is_removed_and_does_not_come_back
 
 def test_a_start_that_says_nothing_new_writes_nothing(conn: Connection) -> None:
     start(conn, max_running=2)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         presence.declare_values(conn, [alpha(CodeValues(max_running=2))], release=OLD, worker_id="w")
 
 
 def test_other_types_have_no_row_that_claims_would_read(conn: Connection) -> None:
     start(conn)
-    assert rows(conn, "SELECT FROM job_types") == []
+    assert conn.rows("SELECT FROM job_types") == []
 
 
 def test_a_value_that_is_no_number_is_refused_and_code_is_the_only_word(conn: Connection) -> None:
-    with changes_nothing(conn), pytest.raises(Refused, match="whole number, and cod is not one for max_running"):
+    with conn.changes_nothing(), pytest.raises(Refused, match="whole number, and cod is not one for max_running"):
         set_alpha(conn, max_running="cod")
 
 
@@ -190,7 +190,7 @@ def test_the_value_is_always_the_operators_else_that_of_the_newest_code_else_non
                     newest = who
                     code = {name: value for name, value in said.items() if value is not None}
             # A type without a value has no row.
-            (found,) = rows(conn, "SELECT max(max_running) AS max_running, max(priority) AS priority, "
+            (found,) = conn.rows("SELECT max(max_running) AS max_running, max(priority) AS priority, "
                                   "max(rate_runs) AS runs, max(rate_seconds) AS seconds FROM job_types")  # fmt: skip
             held = {**code, **own}
             assert (found["max_running"], found["priority"]) == (held.get("max_running"), held.get("priority"))

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,7 +16,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, presence, producer
 from jobdeck.core.registry import JobType, NoArguments, Payload
 from tests.support.examples import examples
-from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, job_row, lose, run_once, value
+from tests.support.queue import ACTOR, Connection
 
 
 class Arguments(Payload):
@@ -46,27 +45,27 @@ def insert(conn: Connection, payload: dict[str, Any] | None = None, **columns: A
 
 
 def keys(conn: Connection, ids: Sequence[UUID]) -> list[str | None]:
-    return [job_row(conn, one)["concurrency_key"] for one in ids]
+    return [conn.job_row(one)["concurrency_key"] for one in ids]
 
 
 def test_a_row_that_was_inserted_by_hand_waits_behind_the_one_before(conn: Connection) -> None:
     declare(conn, "type")
     first, second = insert(conn), insert(conn)
     assert keys(conn, [first, second]) == ["alpha", "alpha"]
-    claimed = claim_one(conn)
+    claimed = conn.claim_one()
     assert claimed.id == first
-    assert claim(conn) == []
-    finish_one(conn, claimed)
-    assert claim_one(conn).id == second
+    assert conn.claim() == []
+    conn.finish_one(claimed)
+    assert conn.claim_one().id == second
 
 
 def test_a_row_beside_a_running_job_of_its_key_waits(conn: Connection) -> None:
     declare(conn, "payload:teamId")
     producer.enqueue(conn, NewJob("alpha", {"teamId": "7"}), actor=ACTOR)
-    claimed = claim_one(conn)
+    claimed = conn.claim_one()
     same, other = insert(conn, {"teamId": "7"}), insert(conn, {"team_id": "8"})
     assert keys(conn, [claimed.id, same, other]) == ["alpha:7", "alpha:7", "alpha:8"]
-    assert [one.id for one in claim(conn)] == [other]
+    assert [one.id for one in conn.claim()] == [other]
 
 
 def test_the_functions_of_producers_give_the_key_too(conn: Connection) -> None:
@@ -76,7 +75,7 @@ def test_the_functions_of_producers_give_the_key_too(conn: Connection) -> None:
         conn, [NewJob("alpha"), NewJob("beta"), NewJob("alpha", concurrency_key="own")], actor=ACTOR
     )
     assert keys(conn, [made, *ids]) == ["alpha", "alpha", None, "own"]
-    assert len(claim(conn, ("alpha", "beta"))) == 3
+    assert len(conn.claim(("alpha", "beta"))) == 3
 
 
 def test_a_key_that_the_row_brings_is_kept(conn: Connection) -> None:
@@ -90,7 +89,7 @@ def test_types_share_a_key_by_its_name(conn: Connection) -> None:
     first = insert(conn)
     second = insert(conn, task_type="beta")
     assert keys(conn, [first, second]) == ["alpha", "alpha"]
-    assert [one.id for one in claim(conn, ("alpha", "beta"))] == [first]
+    assert [one.id for one in conn.claim(("alpha", "beta"))] == [first]
 
 
 def test_a_key_beyond_the_limit_of_the_indexes_is_replaced_by_its_hash(conn: Connection) -> None:
@@ -110,67 +109,67 @@ class TestEarlierJobs:
         self, conn: Connection, monkeypatch: pytest.MonkeyPatch, together: int
     ) -> None:
         monkeypatch.setattr(presence, "FILLED_TOGETHER", together)
-        waiting = [add(conn) for _ in range(3)]
-        blocked = add(conn, blocked_by=waiting[0].id)
-        other = add(conn, "beta")
+        waiting = [conn.add() for _ in range(3)]
+        blocked = conn.add(blocked_by=waiting[0].id)
+        other = conn.add("beta")
         declare(conn, "type")
         assert keys(conn, [*(job.id for job in waiting), blocked.id, other.id]) == ["alpha"] * 4 + [None]
-        assert [claimed.id for claimed in claim(conn)] == [waiting[0].id]
-        assert value(conn, "SELECT count(*) FROM job_types WHERE keyless") == 0
+        assert [claimed.id for claimed in conn.claim()] == [waiting[0].id]
+        assert conn.value("SELECT count(*) FROM job_types WHERE keyless") == 0
 
     def test_one_of_those_that_run_holds_the_key_and_none_starts_beside_it(self, conn: Connection) -> None:
-        running = [add(conn), add(conn)]
-        claimed = claim(conn)
+        running = [conn.add(), conn.add()]
+        claimed = conn.claim()
         assert len(claimed) == 2
-        waiting = add(conn)
+        waiting = conn.add()
         declare(conn, "type")
         assert sorted(keys(conn, [job.id for job in running]), key=str) == [None, "alpha"]
-        assert claim(conn) == []
+        assert conn.claim() == []
         for one in claimed:
-            finish_one(conn, one)
-        assert claim_one(conn).id == waiting.id
+            conn.finish_one(one)
+        assert conn.claim_one().id == waiting.id
 
     def test_a_claim_neither_waits_for_the_transaction_that_gives_a_run_its_key_nor_fails_by_it(
         self, conn: Connection, database_url: str
     ) -> None:
-        add(conn)
-        running = claim_one(conn)
-        waiting = add(conn, concurrency_key="alpha")
+        conn.add()
+        running = conn.claim_one()
+        waiting = conn.add(concurrency_key="alpha")
         conn.execute("SET lock_timeout = '5s'")
-        with psycopg.connect(database_url) as other:
+        with Connection.connect(database_url) as other:
             other.execute("SELECT job_types_declare('{alpha}', '{type}')")
             other.execute("SELECT job_types_fill_keys('{alpha}', NULL, 100)")
-            assert claim(conn) == []
+            assert conn.claim() == []
         assert keys(conn, [running.id]) == ["alpha"]
-        assert claim(conn) == []
-        finish_one(conn, running)
-        assert claim_one(conn).id == waiting.id
+        assert conn.claim() == []
+        conn.finish_one(running)
+        assert conn.claim_one().id == waiting.id
 
     def test_a_failed_one_has_its_key_when_it_is_retried(self, conn: Connection) -> None:
-        job = add(conn)
-        run_once(conn, outcome="failed", permanent=True)
+        job = conn.add()
+        conn.run_once(outcome="failed", permanent=True)
         declare(conn, "type")
-        beside = add(conn)
+        beside = conn.add()
         operator.retry(conn, [job.id], actor=ACTOR)
         assert keys(conn, [job.id, beside.id]) == ["alpha", "alpha"]
-        assert len(claim(conn)) == 1
+        assert len(conn.claim()) == 1
 
     def test_a_lost_run_comes_back_with_its_key(self, conn: Connection) -> None:
-        job = add(conn, max_attempts=3)
-        claim_one(conn)
+        job = conn.add(max_attempts=3)
+        conn.claim_one()
         declare(conn, "type")
-        lose(conn)
+        conn.lose()
         assert keys(conn, [job.id]) == ["alpha"]
 
     @pytest.mark.parametrize("run", [False, True])
     def test_a_row_that_another_session_holds_is_left_and_nobody_waits(
         self, conn: Connection, database_url: str, *, run: bool
     ) -> None:
-        held, free = add(conn), add(conn)
+        held, free = conn.add(), conn.add()
         if run:
-            claim(conn)
+            conn.claim()
         conn.execute("SET lock_timeout = '5s'")
-        with psycopg.connect(database_url) as other:
+        with Connection.connect(database_url) as other:
             other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (held.id,))
             declare(conn, "type")
             assert keys(conn, [held.id, free.id]) == [None, "alpha"]
@@ -185,14 +184,14 @@ def test_a_rule_that_is_gone_gives_no_more_keys(conn: Connection) -> None:
 
 def test_a_rule_that_is_written_again_changes_nothing(conn: Connection) -> None:
     declare(conn, "type")
-    before = value(conn, "SELECT xmin::text FROM job_types")
+    before = conn.value("SELECT xmin::text FROM job_types")
     declare(conn, "type")
-    assert value(conn, "SELECT xmin::text FROM job_types") == before
+    assert conn.value("SELECT xmin::text FROM job_types") == before
 
 
 def test_a_type_without_a_rule_leaves_no_row(conn: Connection) -> None:
     declare(conn, None)
-    assert value(conn, "SELECT count(*) FROM job_types") == 0
+    assert conn.value("SELECT count(*) FROM job_types") == 0
 
 
 values = st.one_of(
@@ -208,5 +207,5 @@ def test_the_database_and_a_producer_make_the_same_key(conn: Connection, given: 
     job_type = kind(rule, payload=Arguments)
     made = Arguments(team_id=given)
     for payload in (job_type.dump(made), {"team_id": job_type.dump(made)["teamId"]}):
-        found = value(conn, "SELECT job_key_by_rule('alpha', %s, %s::jsonb)", rule, json.dumps(payload))
+        found = conn.value("SELECT job_key_by_rule('alpha', %s, %s::jsonb)", rule, json.dumps(payload))
         assert found == job_type.concurrency_key(made)

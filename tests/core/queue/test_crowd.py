@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import timedelta
 from random import Random
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 import psycopg
@@ -23,7 +23,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
-from tests.support.queue import moment
+from tests.support.queue import Connection, moment
 from tests.support.queue_model import broken_promises, dangling, install_clock, read
 
 TYPES: Final = ("alpha", "beta", "gamma")
@@ -55,8 +55,8 @@ class Crowd:
         for one in done:
             one.result()
 
-    def act_as(self, actor: Callable[[psycopg.Connection[Any], Random], None], die: Random) -> None:
-        with psycopg.connect(self.url, autocommit=True) as conn:
+    def act_as(self, actor: Callable[[Connection, Random], None], die: Random) -> None:
+        with Connection.connect(self.url, autocommit=True) as conn:
             for _ in range(25):
                 actor(conn, die)
 
@@ -65,7 +65,7 @@ class Crowd:
         ids = self.ids[-40:]
         return die.sample(ids, min(len(ids), die.randint(1, most)))
 
-    def produce(self, conn: psycopg.Connection[Any], die: Random) -> None:
+    def produce(self, conn: Connection, die: Random) -> None:
         new = [
             NewJob(
                 task_type=die.choice(TYPES), priority=die.choice((0, 0, 5)),
@@ -90,7 +90,7 @@ class Crowd:
                 )
                 self.ids += [enqueued.job_id] if enqueued.created else []
 
-    def work(self, conn: psycopg.Connection[Any], die: Random) -> None:
+    def work(self, conn: Connection, die: Random) -> None:
         worker = die.choice(WORKERS)
         jobs = leases.claim(conn, worker, die.sample(TYPES, die.randint(1, 3)), die.randint(1, 8), LEASE)
         self.claimed += [(job.id, job.run_token) for job in jobs]
@@ -123,7 +123,7 @@ class Crowd:
                 return
         raise AssertionError("one deadlock or held row after the other")
 
-    def operate(self, conn: psycopg.Connection[Any], die: Random) -> None:
+    def operate(self, conn: Connection, die: Random) -> None:
         ids = self.some(die, 6)
         if not ids:
             return
@@ -142,7 +142,7 @@ class Crowd:
 @pytest.mark.parametrize("seed", range(int(os.environ.get("STATE_MACHINE_SEEDS", "3"))))
 @pytest.mark.slow
 def test_every_promise_holds_when_all_of_them_act_at_the_same_time(
-    seed: int, conn: psycopg.Connection[Any], database_url: str
+    seed: int, conn: Connection, database_url: str
 ) -> None:
     install_clock(conn)
     crowd = Crowd(database_url, seed)
@@ -161,7 +161,7 @@ def test_every_promise_holds_when_all_of_them_act_at_the_same_time(
     assert all(row["status"] != "running" for row in read(conn).jobs.values())
 
 
-def _run_everything(conn: psycopg.Connection[Any]) -> None:
+def _run_everything(conn: Connection) -> None:
     """Lets one worker succeed with whatever can still be run."""
     for _ in range(40):
         while jobs := leases.claim(conn, "worker-a", TYPES, 100, LEASE):
@@ -174,7 +174,7 @@ def _run_everything(conn: psycopg.Connection[Any]) -> None:
     assert not stuck, stuck
 
 
-def _problems_at_rest(conn: psycopg.Connection[Any], crowd: Crowd) -> list[str]:
+def _problems_at_rest(conn: Connection, crowd: Crowd) -> list[str]:
     """What is wrong once nobody acts and the reaper has been: lost jobs, forgotten tokens, lines without a head."""
     reading = read(conn)
     removed = {run["job_id"] for run in reading.runs.values() if run["removed"]}

@@ -12,54 +12,42 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob, Status
 from jobdeck.core.queue import producer, service
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish_one,
-    job_row,
-    now,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE
 
 
 def test_a_job_is_stored_pending_due_now_with_what_was_given(conn: Connection) -> None:
-    before = now(conn)
+    before = conn.now()
     answer = service.enqueue(
         conn,
         NewJob("alpha", {"n": 1}, priority=7, dedupe_key="d", concurrency_key="c", max_attempts=3),
         actor=ACTOR,
     )
     assert answer.created
-    stored = job_row(conn, answer.job.id)
+    stored = conn.job_row(answer.job.id)
     assert (stored["task_type"], stored["payload"], stored["status"]) == ("alpha", {"n": 1}, "pending")
     assert (stored["priority"], stored["dedupe_key"], stored["concurrency_key"]) == (7, "d", "c")
     assert (stored["attempts"], stored["max_attempts"], stored["version"]) == (0, 3, 1)
     assert (stored["is_recurring"], stored["created_by"]) == (False, f"{ACTOR} (jobdeck)")
-    assert before <= stored["run_at"] <= now(conn)
+    assert before <= stored["run_at"] <= conn.now()
     assert answer.job.status is Status.PENDING
     assert answer.job.next_run_at == stored["run_at"]
 
 
 def test_the_defaults_are_five_attempts_and_priority_zero(conn: Connection) -> None:
-    job = add(conn)
+    job = conn.add()
     assert (job.max_attempts, job.priority, job.payload, job.dedupe_key) == (5, 0, {}, None)
 
 
 def test_a_time_to_run_at_is_kept_to_the_microsecond(conn: Connection) -> None:
-    later = now(conn) + timedelta(days=3, microseconds=7)
-    assert add(conn, run_at=later).run_at == later
+    later = conn.now() + timedelta(days=3, microseconds=7)
+    assert conn.add(run_at=later).run_at == later
 
 
 def test_a_series_starts_at_its_first_slot_and_is_anchored_there(conn: Connection) -> None:
-    later = now(conn) + timedelta(hours=1)
+    later = conn.now() + timedelta(hours=1)
     end = later + timedelta(days=1)
-    job = add(conn, run_at=later, recurrence_interval_minutes=15, expires_at=end)
+    job = conn.add(run_at=later, recurrence_interval_minutes=15, expires_at=end)
     assert (job.is_recurring, job.recurrence_interval_minutes) == (True, 15)
     assert (job.run_at, job.anchor_at, job.expires_at) == (later, later, end)
 
@@ -69,9 +57,9 @@ SERIES = NewJob("alpha", {"coachId": 7}, recurrence_interval_minutes=15)
 
 def test_a_second_series_of_the_same_type_payload_and_interval_is_refused(conn: Connection) -> None:
     first = producer.enqueue(conn, SERIES, actor=ACTOR).job_id
-    with changes_nothing(conn), pytest.raises(Refused, match=f"^Job {first} is a series of alpha with the same "):
+    with conn.changes_nothing(), pytest.raises(Refused, match=f"^Job {first} is a series of alpha with the same "):
         producer.enqueue(conn, SERIES, actor=ACTOR)
-    claim_one(conn)
+    conn.claim_one()
     with pytest.raises(Refused, match=str(first)):
         producer.enqueue(conn, SERIES, actor=ACTOR)
 
@@ -114,7 +102,7 @@ def test_a_series_that_is_inserted_by_hand_is_not_refused(conn: Connection) -> N
 
 @pytest.mark.parametrize("attempts", [0, -3])
 def test_there_is_always_at_least_one_attempt(conn: Connection, attempts: int) -> None:
-    assert add(conn, max_attempts=attempts).max_attempts == 1
+    assert conn.add(max_attempts=attempts).max_attempts == 1
 
 
 @pytest.mark.parametrize(
@@ -133,33 +121,33 @@ def test_there_is_always_at_least_one_attempt(conn: Connection, attempts: int) -
 def test_what_is_not_acceptable_is_refused_with_a_sentence(
     conn: Connection, fields: dict[str, Any], words: str
 ) -> None:
-    with changes_nothing(conn), pytest.raises(Refused, match=words):
+    with conn.changes_nothing(), pytest.raises(Refused, match=words):
         service.enqueue(conn, NewJob(**({"task_type": "alpha"} | fields)), actor=ACTOR)
 
 
 @pytest.mark.slow
 def test_ids_rise_with_time_so_that_equals_run_first_in_first_out(conn: Connection) -> None:
-    ids = [add(conn).id for _ in range(200)]
+    ids = [conn.add().id for _ in range(200)]
     assert ids == sorted(ids)
     assert {job_id.version for job_id in ids} == {7}
 
 
 def test_enqueue_happens_with_the_callers_transaction_or_not_at_all(conn: Connection) -> None:
     with conn.transaction(force_rollback=True):
-        add(conn)
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        conn.add()
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
     with conn.transaction():
-        first = add(conn)
-        second = add(conn, blocked_by=first.id)
-    assert job_row(conn, second.id)["blocked_by"] == first.id
+        first = conn.add()
+        second = conn.add(blocked_by=first.id)
+    assert conn.job_row(second.id)["blocked_by"] == first.id
 
 
 def test_a_refusal_inside_a_savepoint_leaves_the_callers_transaction_usable(conn: Connection) -> None:
     with conn.transaction():
-        kept = add(conn)
+        kept = conn.add()
         with pytest.raises(Refused), conn.transaction():
-            add(conn, priority=500)
-    assert job_row(conn, kept.id)["status"] == "pending"
+            conn.add(priority=500)
+    assert conn.job_row(kept.id)["status"] == "pending"
 
 
 def test_rights_are_looked_up_only_for_a_job_with_a_dedupe_key(conn: Connection) -> None:
@@ -171,7 +159,7 @@ def test_rights_are_looked_up_only_for_a_job_with_a_dedupe_key(conn: Connection)
 
 
 def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as listener:
+    with Connection.connect(database_url, autocommit=True) as listener:
         listener.execute('LISTEN "public.job_queue"')
         producer.enqueue_many(conn, [NewJob("alpha") for _ in range(50)], actor=ACTOR)
         payloads = [notice.payload for notice in listener.notifies(timeout=PATIENCE, stop_after=1)]
@@ -181,26 +169,26 @@ def test_each_statement_that_enqueues_notifies_once(conn: Connection, database_u
 
 class TestBlockers:
     def test_a_job_waits_for_one_that_is_pending_or_running(self, conn: Connection) -> None:
-        first = add(conn)
-        assert add(conn, blocked_by=first.id).blocked_by == first.id
-        claim_one(conn)
-        assert add(conn, blocked_by=first.id).blocked_by == first.id
+        first = conn.add()
+        assert conn.add(blocked_by=first.id).blocked_by == first.id
+        conn.claim_one()
+        assert conn.add(blocked_by=first.id).blocked_by == first.id
 
     def test_one_that_has_succeeded_and_left_is_not_waited_for(self, conn: Connection) -> None:
-        first = add(conn)
-        finish_one(conn, claim_one(conn))
-        assert add(conn, blocked_by=first.id).blocked_by is None
+        first = conn.add()
+        conn.finish_one(conn.claim_one())
+        assert conn.add(blocked_by=first.id).blocked_by is None
 
     @pytest.mark.parametrize(("outcome", "words"), [("failed", "is failed"), ("cancelled", "is cancelled")])
     def test_one_that_can_no_longer_succeed_is_refused(self, conn: Connection, outcome: str, words: str) -> None:
-        first = add(conn)
-        finish_one(conn, claim_one(conn), outcome, permanent=True)
-        with changes_nothing(conn), pytest.raises(Refused, match=words):
-            add(conn, blocked_by=first.id)
+        first = conn.add()
+        conn.finish_one(conn.claim_one(), outcome, permanent=True)
+        with conn.changes_nothing(), pytest.raises(Refused, match=words):
+            conn.add(blocked_by=first.id)
 
     def test_one_that_never_was_is_refused(self, conn: Connection) -> None:
-        with changes_nothing(conn), pytest.raises(Refused, match="does not exist"):
-            add(conn, blocked_by=uuid.uuid4())
+        with conn.changes_nothing(), pytest.raises(Refused, match="does not exist"):
+            conn.add(blocked_by=uuid.uuid4())
 
 
 class TestBulk:
@@ -213,10 +201,10 @@ class TestBulk:
         assert [int(n) for (n,) in stored] == list(range(10_000))
 
     def test_their_ids_are_as_those_of_single_jobs_and_told_apart_by_their_ends(self, conn: Connection) -> None:
-        before = add(conn).id
+        before = conn.add().id
         ids = producer.enqueue_many(conn, [NewJob("alpha")] * 3000, actor=ACTOR)
         assert before < ids[0]
-        assert ids[-1] < add(conn).id
+        assert ids[-1] < conn.add().id
         assert {(job_id.version, job_id.variant) for job_id in ids} == {(7, uuid.RFC_4122)}
         assert len({job_id.hex[-8:] for job_id in ids}) > 2990
 
@@ -224,10 +212,10 @@ class TestBulk:
         jobs = [NewJob("alpha") for _ in range(producer.BULK)] + [NewJob("alpha", priority=900)]
         with pytest.raises(Refused):
             producer.enqueue_many(conn, jobs, actor=ACTOR)
-        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        assert conn.value("SELECT count(*) FROM job_queue") == 0
 
     def test_each_job_keeps_its_own_fields(self, conn: Connection) -> None:
-        later = now(conn) + timedelta(hours=2)
+        later = conn.now() + timedelta(hours=2)
         ids = producer.enqueue_many(
             conn,
             [
@@ -236,7 +224,7 @@ class TestBulk:
             ],
             actor=ACTOR,
         )
-        first, second = (job_row(conn, job_id) for job_id in ids)
+        first, second = (conn.job_row(job_id) for job_id in ids)
         assert (first["task_type"], first["payload"], first["priority"], first["max_attempts"]) == (
             "alpha", {"a": 1}, 3, 1,
         )  # fmt: skip
@@ -245,10 +233,10 @@ class TestBulk:
         assert first["created_by"] == second["created_by"] == f"{ACTOR} (jobdeck)"
 
     def test_taken_dedupe_keys_are_left_out_of_the_answer(self, conn: Connection) -> None:
-        add(conn, dedupe_key="taken")
+        conn.add(dedupe_key="taken")
         jobs = [NewJob("alpha", dedupe_key=key) for key in ("taken", "free", "free", None)]
         assert len(producer.enqueue_many(conn, jobs, actor=ACTOR)) == 2
-        assert [row["dedupe_key"] for row in rows(conn, "SELECT dedupe_key FROM job_queue ORDER BY id")] == [
+        assert [row["dedupe_key"] for row in conn.rows("SELECT dedupe_key FROM job_queue ORDER BY id")] == [
             "taken", "free", None,
         ]  # fmt: skip
 
@@ -256,15 +244,15 @@ class TestBulk:
         assert producer.enqueue_many(conn, [], actor=ACTOR) == []
 
     def test_what_cannot_be_enqueued_in_bulk_is_refused_and_not_left_out(self, conn: Connection) -> None:
-        blocker = add(conn)
+        blocker = conn.add()
         special: list[dict[str, Any]] = [
             {"recurrence_interval_minutes": 5},
             {"recurrence_interval_minutes": 0},
             {"blocked_by": blocker.id},
-            {"expires_at": now(conn) + timedelta(days=1)},
+            {"expires_at": conn.now() + timedelta(days=1)},
         ]
         for fields in special:
-            with changes_nothing(conn), pytest.raises(Refused, match="in bulk"):
+            with conn.changes_nothing(), pytest.raises(Refused, match="in bulk"):
                 producer.enqueue_many(conn, [NewJob("alpha"), NewJob("alpha", **fields)], actor=ACTOR)
 
     @pytest.mark.parametrize(
@@ -283,35 +271,35 @@ class TestBulk:
         self, conn: Connection, fields: dict[str, Any], words: str
     ) -> None:
         refused = NewJob(**({"task_type": "alpha"} | fields))
-        with changes_nothing(conn), pytest.raises(Refused, match=f"{words}.* None was enqueued"):
+        with conn.changes_nothing(), pytest.raises(Refused, match=f"{words}.* None was enqueued"):
             producer.enqueue_many(conn, [NewJob("alpha"), refused], actor=ACTOR)
-        with changes_nothing(conn), pytest.raises(Refused, match=words):
+        with conn.changes_nothing(), pytest.raises(Refused, match=words):
             producer.enqueue(conn, refused, actor=ACTOR)
 
 
 class TestDedupe:
     def test_enqueueing_again_answers_with_the_job_that_is_there(self, conn: Connection) -> None:
-        first = add(conn, payload={"n": 1}, dedupe_key="sync")
+        first = conn.add(payload={"n": 1}, dedupe_key="sync")
         again = service.enqueue(conn, NewJob("alpha", {"n": 2}, dedupe_key="sync"), actor="somebody else")
         assert not again.created
         assert (again.job.id, again.job.payload, again.job.created_by) == (first.id, {"n": 1}, f"{ACTOR} (jobdeck)")
 
     def test_a_running_job_holds_its_key_and_a_finished_one_does_not(self, conn: Connection) -> None:
-        first = add(conn, dedupe_key="sync")
-        claimed = claim_one(conn)
+        first = conn.add(dedupe_key="sync")
+        claimed = conn.claim_one()
         held = service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
         assert (held.created, held.job.id, held.job.status) == (False, first.id, Status.RUNNING)
-        finish_one(conn, claimed)
+        conn.finish_one(claimed)
         assert service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
 
     def test_a_failed_job_does_not_hold_its_key(self, conn: Connection) -> None:
-        add(conn, dedupe_key="sync")
-        finish_one(conn, claim_one(conn), "failed", permanent=True)
+        conn.add(dedupe_key="sync")
+        conn.finish_one(conn.claim_one(), "failed", permanent=True)
         assert service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR).created
 
     def test_a_series_holds_its_key_for_ever(self, conn: Connection) -> None:
-        series = add(conn, dedupe_key="sync", recurrence_interval_minutes=5)
-        finish_one(conn, claim_one(conn))
+        series = conn.add(dedupe_key="sync", recurrence_interval_minutes=5)
+        conn.finish_one(conn.claim_one())
         again = service.enqueue(conn, NewJob("alpha", dedupe_key="sync"), actor=ACTOR)
         assert (again.created, again.job.id) == (False, series.id)
 
@@ -323,9 +311,9 @@ def test_a_producer_that_inserts_directly_is_served(conn: Connection) -> None:
         INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes) VALUES ('alpha', true, 60)
         """
     )
-    claimed = claim(conn)
+    claimed = conn.claim()
     assert [job.payload for job in claimed] == [{"coachId": None}, {}]
-    answer = finish_one(conn, claimed[1])
+    answer = conn.finish_one(claimed[1])
     assert answer.status is Status.PENDING
     assert answer.run_at == claimed[1].due_at + timedelta(hours=1)
 
@@ -348,12 +336,12 @@ def test_an_insert_with_an_interval_that_does_not_fit_is_refused_with_a_sentence
     conn: Connection, recurring: bool, interval: int | None, words: str
 ) -> None:
     statement = "INSERT INTO job_queue (task_type, is_recurring, recurrence_interval_minutes) VALUES ('alpha', %s, %s)"
-    with changes_nothing(conn), pytest.raises(psycopg.Error, match=words) as refusal:
+    with conn.changes_nothing(), pytest.raises(psycopg.Error, match=words) as refusal:
         conn.execute(statement, (recurring, interval))
     assert refusal.value.sqlstate == "JD001"
 
 
 def test_a_series_that_ended_without_an_interval_does_not_go_on_by_an_update(conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type, is_recurring, status) VALUES ('alpha', true, 'failed')")
-    with changes_nothing(conn), pytest.raises(psycopg.Error, match=NO_INTERVAL):
+    with conn.changes_nothing(), pytest.raises(psycopg.Error, match=NO_INTERVAL):
         conn.execute("UPDATE job_queue SET status = 'pending', run_at = now()")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
@@ -13,7 +12,7 @@ from jobdeck.core.plugins import Erased
 from jobdeck.core.queue import bulk, operator, presence, privacy
 from jobdeck.core.read.stats import error_groups
 from tests.support.dump import dumped, places
-from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, job_row, rows, value
+from tests.support.queue import ACTOR, Connection
 
 SECRET = "Quokka Zzyx"
 SECRETS = [SECRET, "quokka-77"]
@@ -28,19 +27,19 @@ def erased(conn: Connection, key: str = "customerId", wanted: str = "5") -> list
 
 def mark(conn: Connection) -> str:
     """What is in the place of an erased text."""
-    return str(value(conn, "SELECT job_erased_mark()"))
+    return str(conn.value("SELECT job_erased_mark()"))
 
 
 def fail(conn: Connection, **fields: Any) -> UUID:
     """A job that failed, with texts about the customer in all that it leaves."""
-    job = add(conn, payload=PAYLOAD, **fields)
+    job = conn.add(payload=PAYLOAD, **fields)
     texts: Any = {
         "log": f"for {SECRET}",
         "output": {"n": SECRET},
         "progress": {"at": SECRET},
         "traceback": f"{SECRET}!",
     }
-    finish_one(conn, claim_one(conn), "failed", permanent=True, error=f"no {SECRET}", error_kind="Zz", **texts)
+    conn.finish_one(conn.claim_one(), "failed", permanent=True, error=f"no {SECRET}", error_kind="Zz", **texts)
     return job.id
 
 
@@ -48,9 +47,9 @@ def everywhere(conn: Connection) -> UUID:
     """Puts the customer into each table that has texts of jobs; returns the failed job."""
     job = fail(conn, dedupe_key="quokka-77", concurrency_key="quokka-77")
     operator.edit(conn, job, changes={"payload": PAYLOAD | {"n": 1}}, actor=ACTOR, reason=f"as {SECRET} asked")
-    operator.delete(conn, [add(conn, "beta", payload=PAYLOAD).id], actor=ACTOR)
-    finished = add(conn, "gamma", payload=PAYLOAD)
-    finish_one(conn, claim_one(conn, ["gamma"]), output={"n": SECRET}, log=SECRET)
+    operator.delete(conn, [conn.add("beta", payload=PAYLOAD).id], actor=ACTOR)
+    finished = conn.add("gamma", payload=PAYLOAD)
+    conn.finish_one(conn.claim_one(["gamma"]), output={"n": SECRET}, log=SECRET)
     run = presence.open_worker_run(conn, source="manual", worker_id="w")
     presence.close_worker_run(
         conn, run, status="ok", claimed=1, succeeded=0, failed=1, released=0,
@@ -75,57 +74,57 @@ def test_nothing_of_the_customer_is_left_in_a_dump(conn: Connection) -> None:
 @pytest.mark.slow
 def test_the_rows_stay_with_their_types_times_and_outcomes(conn: Connection) -> None:
     job = everywhere(conn)
-    before = job_row(conn, job)
+    before = conn.job_row(job)
     erased(conn)
-    after = job_row(conn, job)
+    after = conn.job_row(job)
     kept = ("id", "task_type", "status", "created_at", "completed_at", "attempts", "last_outcome")
     assert [after[name] for name in kept] == [before[name] for name in kept]
     assert (after["payload"], after["last_error"]) == ({}, mark(conn))
-    assert {(row["outcome"], row["error_kind"]) for row in rows(conn, "SELECT * FROM job_runs")} == {
+    assert {(row["outcome"], row["error_kind"]) for row in conn.rows("SELECT * FROM job_runs")} == {
         ("failed", "Zz"),
         ("succeeded", None),
     }
     (group,) = error_groups.groups().run(conn)
     assert group.sample == mark(conn)
-    assert value(conn, "SELECT results FROM job_worker_runs")[0]["lastError"] == "another"
+    assert conn.value("SELECT results FROM job_worker_runs")[0]["lastError"] == "another"
 
 
 def test_other_jobs_stay_as_they_are(conn: Connection) -> None:
     fail(conn)
-    others = [add(conn, "beta", payload={"customerId": number, "name": SECRET}).id for number in (55, "50", 6)]
-    before = [job_row(conn, other) for other in others]
+    others = [conn.add("beta", payload={"customerId": number, "name": SECRET}).id for number in (55, "50", 6)]
+    before = [conn.job_row(other) for other in others]
     erased(conn)
-    assert [job_row(conn, other) for other in others] == before
+    assert [conn.job_row(other) for other in others] == before
 
 
 def test_a_longer_value_is_removed_from_every_text_of_the_queue(conn: Connection) -> None:
-    add(conn, payload={"mail": "zzann@example.org"})
-    other = add(conn, "beta", payload={"to": {"cc": "ZZANN@example.org"}, "n": 1})
+    conn.add(payload={"mail": "zzann@example.org"})
+    other = conn.add("beta", payload={"to": {"cc": "ZZANN@example.org"}, "n": 1})
     operator.pause(conn, reason="zzann@example.org asked", actor=ACTOR, task_type="beta")
     erased(conn, "mail", "zzann@example.org")
-    assert job_row(conn, other.id)["payload"] == {"to": {"cc": mark(conn)}, "n": 1}
-    assert value(conn, "SELECT reason FROM job_paused_types") == mark(conn)
+    assert conn.job_row(other.id)["payload"] == {"to": {"cc": mark(conn)}, "n": 1}
+    assert conn.value("SELECT reason FROM job_paused_types") == mark(conn)
 
 
 def test_jobs_that_wait_are_cancelled_and_those_that_wait_for_them_too(conn: Connection) -> None:
-    job = add(conn, payload=PAYLOAD)
-    waiter = add(conn, "beta", blocked_by=job.id)
+    job = conn.add(payload=PAYLOAD)
+    waiter = conn.add("beta", blocked_by=job.id)
     erased(conn)
-    assert [job_row(conn, one)["status"] for one in (job.id, waiter.id)] == ["cancelled", "cancelled"]
+    assert [conn.job_row(one)["status"] for one in (job.id, waiter.id)] == ["cancelled", "cancelled"]
 
 
 def test_the_next_job_with_the_key_runs(conn: Connection) -> None:
-    add(conn, payload=PAYLOAD, concurrency_key="k")
-    follower = add(conn, concurrency_key="k")
+    conn.add(payload=PAYLOAD, concurrency_key="k")
+    follower = conn.add(concurrency_key="k")
     erased(conn)
-    assert claim_one(conn).id == follower.id
+    assert conn.claim_one().id == follower.id
 
 
 @pytest.mark.slow
 def test_the_audit_says_what_was_erased_and_not_the_value(conn: Connection) -> None:
     fail(conn)
     erased(conn)
-    (row,) = rows(conn, "SELECT * FROM job_audit WHERE action = 'erase'")
+    (row,) = conn.rows("SELECT * FROM job_audit WHERE action = 'erase'")
     assert row["after"] == {"payload_key": "customerId", "jobs": 1}
     assert row["actor"].startswith(ACTOR)
 
@@ -141,8 +140,8 @@ def test_a_value_that_no_job_has_is_refused(conn: Connection, wanted: str) -> No
 
 def test_a_running_job_is_refused_by_name_and_nothing_is_half_done(conn: Connection) -> None:
     fail(conn)
-    add(conn, "beta", payload=PAYLOAD)
-    running = claim_one(conn, ["beta"])
+    conn.add("beta", payload=PAYLOAD)
+    running = conn.claim_one(["beta"])
     before = dumped(conn)
     with pytest.raises(Refused, match=f"Job {running.id}, whose texts would be erased, is running."):
         erased(conn)
@@ -153,7 +152,7 @@ def test_a_running_job_is_refused_by_name_and_nothing_is_half_done(conn: Connect
 def test_a_job_that_another_session_has_locked_is_refused(conn: Connection, database_url: str) -> None:
     fail(conn)
     before = dumped(conn)
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("SELECT FROM job_queue FOR UPDATE")
         with pytest.raises(Refused, match="Another session has locked a row of theirs"):
             erased(conn)
@@ -167,8 +166,8 @@ class TestStatistics:
         return [(group.sample, group.count) for group in error_groups.groups().run(conn)]
 
     def fail_with(self, conn: Connection, error: str, **payload: Any) -> UUID:
-        job = add(conn, max_attempts=1, payload=payload)
-        finish_one(conn, claim_one(conn), "failed", error=error, error_kind="Zz")
+        job = conn.add(max_attempts=1, payload=payload)
+        conn.finish_one(conn.claim_one(), "failed", error=error, error_kind="Zz")
         return job.id
 
     @pytest.mark.parametrize("compacted", [False, True])
@@ -182,8 +181,8 @@ class TestStatistics:
         erased(conn)
         assert sorted(self.counts(conn)) == [(mark(conn), 1), ("no route", 1)]
         assert places(dumped(conn), ["Zzann"]) == {}
-        hashes = {row["fingerprint"] for row in rows(conn, "SELECT fingerprint FROM job_error_groups")}
-        assert hashes == {row["fingerprint"] for row in rows(conn, "SELECT fingerprint FROM job_runs")}
+        hashes = {row["fingerprint"] for row in conn.rows("SELECT fingerprint FROM job_error_groups")}
+        assert hashes == {row["fingerprint"] for row in conn.rows("SELECT fingerprint FROM job_runs")}
         found = {group.sample: group for group in error_groups.groups().run(conn)}
         assert [job.id for job in error_groups.alike(*found[mark(conn)].key).run(conn)] == [erased_job]
         assert [job.id for job in error_groups.alike(*found["no route"].key).run(conn)] == [other]
@@ -195,7 +194,7 @@ class TestStatistics:
         assert sorted(self.counts(conn)) == [(mark(conn), 1), ("no route", 1)]
 
     def test_a_text_is_replaced_in_a_group_of_which_the_history_has_no_run(self, conn: Connection) -> None:
-        add(conn, payload={"mail": "zzann@example.org"})
+        conn.add(payload={"mail": "zzann@example.org"})
         conn.execute(
             """
             INSERT INTO job_error_groups (task_type, fingerprint, error_kind, pattern, first_at, last_at)
@@ -211,4 +210,4 @@ class TestStatistics:
         )
         erased(conn, "mail", "zzann@example.org")
         assert self.counts(conn) == [("[erased on #-#-#]", 6)]
-        assert value(conn, "SELECT fingerprint = job_error_fingerprint('Zz', pattern) FROM job_error_groups")
+        assert conn.value("SELECT fingerprint = job_error_fingerprint('Zz', pattern) FROM job_error_groups")

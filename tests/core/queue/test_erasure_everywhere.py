@@ -10,7 +10,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.plugins import Erased
 from jobdeck.core.queue import operator, privacy
 from tests.support.dump import dumped, places
-from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, job_row, value
+from tests.support.queue import ACTOR, Connection
 
 PAT = "zzpat@zz.example"
 
@@ -26,12 +26,12 @@ def left(found: list[Erased]) -> list[tuple[str, int]]:
 
 
 def done(conn: Connection, wanted: Any = PAT, key: str = "mail") -> None:
-    add(conn, "done", payload={key: wanted})
-    finish_one(conn, claim_one(conn, ["done"]))
+    conn.add("done", payload={key: wanted})
+    conn.finish_one(conn.claim_one(["done"]))
 
 
 def mark(conn: Connection) -> str:
-    return str(value(conn, "SELECT job_erased_mark()"))
+    return str(conn.value("SELECT job_erased_mark()"))
 
 
 ID = "0192c7d1-90ab-4def-8123-456789abcdef"
@@ -55,14 +55,14 @@ SPELLINGS = {
 def test_texts_that_contain_the_value_in_any_spelling_are_emptied(conn: Connection, wanted: str) -> None:
     done(conn, wanted)
     texts = SPELLINGS[wanted]
-    waiting = [add(conn, "beta", payload={"to": {"note": text}, "n": 1}).id for text in texts]
-    failed = [add(conn, "gamma", max_attempts=1).id for _ in texts]
-    for text, job in zip(texts, claim(conn, ["gamma"], limit=len(texts)), strict=True):
-        finish_one(conn, job, "failed", error=f"no {text}", log=text, traceback=text)
+    waiting = [conn.add("beta", payload={"to": {"note": text}, "n": 1}).id for text in texts]
+    failed = [conn.add("gamma", max_attempts=1).id for _ in texts]
+    for text, job in zip(texts, conn.claim(["gamma"], limit=len(texts)), strict=True):
+        conn.finish_one(job, "failed", error=f"no {text}", log=text, traceback=text)
     assert left(erased(conn, wanted)) == []
     gone = mark(conn)
-    assert [job_row(conn, job)["payload"] for job in waiting] == [{"to": {"note": gone}, "n": 1}] * len(texts)
-    assert [job_row(conn, job)["last_error"] for job in failed] == [gone] * len(texts)
+    assert [conn.job_row(job)["payload"] for job in waiting] == [{"to": {"note": gone}, "n": 1}] * len(texts)
+    assert [conn.job_row(job)["last_error"] for job in failed] == [gone] * len(texts)
     assert places(dumped(conn), [wanted, *texts]) == {}
 
 
@@ -76,17 +76,17 @@ def test_texts_that_contain_the_value_in_any_spelling_are_emptied(conn: Connecti
 def test_a_longer_number_or_name_is_another_one(conn: Connection, wanted: str, texts: tuple[str, ...]) -> None:
     done(conn, wanted)
     payload = {"notes": list(texts), "number": 112345678, "share": 1234.5678}
-    other = add(conn, "beta", payload=payload)
+    other = conn.add("beta", payload=payload)
     erased(conn, wanted)
-    assert job_row(conn, other.id)["payload"] == payload
+    assert conn.job_row(other.id)["payload"] == payload
 
 
 def test_a_longer_value_of_the_same_field_belongs_to_somebody_else(conn: Connection) -> None:
     done(conn)
-    other = add(conn, "beta", payload={"mail": f"ann.{PAT}", "cc": [f"ann.{PAT}"]}, dedupe_key=f"d-ann.{PAT}")
-    before = job_row(conn, other.id)
+    other = conn.add("beta", payload={"mail": f"ann.{PAT}", "cc": [f"ann.{PAT}"]}, dedupe_key=f"d-ann.{PAT}")
+    before = conn.job_row(other.id)
     assert left(erased(conn)) == []
-    assert job_row(conn, other.id) == before
+    assert conn.job_row(other.id) == before
 
 
 class TestShortValues:
@@ -94,63 +94,63 @@ class TestShortValues:
 
     def test_the_field_is_erased_wherever_it_is(self, conn: Connection) -> None:
         done(conn, 57, "customerId")
-        other = add(conn, "beta", payload={"a": {"customerId": 57}, "b": [{"customerId": "57", "note": "57"}], "n": 57})
+        other = conn.add("beta", payload={"a": {"customerId": 57}, "b": [{"customerId": "57", "note": "57"}], "n": 57})
         assert left(erased(conn, "57", "customerId")) == []
         gone = mark(conn)
         payload = {"a": {"customerId": gone}, "b": [{"customerId": gone, "note": "57"}], "n": 57}
-        assert job_row(conn, other.id)["payload"] == payload
+        assert conn.job_row(other.id)["payload"] == payload
 
     def test_a_longer_value_stays(self, conn: Connection) -> None:
         done(conn, 57, "customerId")
-        other = add(conn, "beta", payload={"customerId": 577, "a": {"customerId": "157"}})
-        before = job_row(conn, other.id)
+        other = conn.add("beta", payload={"customerId": 577, "a": {"customerId": "157"}})
+        before = conn.job_row(other.id)
         erased(conn, "57", "customerId")
-        assert job_row(conn, other.id) == before
+        assert conn.job_row(other.id) == before
 
 
 class TestJobsThatWait:
     def test_one_with_the_value_at_the_top_is_cancelled_with_the_reason(self, conn: Connection) -> None:
         done(conn)
-        job = add(conn, "beta", payload={"to": PAT.upper()})
+        job = conn.add("beta", payload={"to": PAT.upper()})
         erased(conn)
-        assert job_row(conn, job.id)["status"] == "cancelled"
+        assert conn.job_row(job.id)["status"] == "cancelled"
         (reason,) = conn.execute("SELECT reason FROM job_audit WHERE action = 'cancel'").fetchall()[0]
         assert f"[{reason}]" == mark(conn)
 
     def test_one_with_the_value_in_a_list_runs_without_the_entry(self, conn: Connection) -> None:
         done(conn)
-        job = add(conn, "beta", payload={"to": [PAT, "zzann@zz.example"], "deep": [[PAT.upper()], 1]})
+        job = conn.add("beta", payload={"to": [PAT, "zzann@zz.example"], "deep": [[PAT.upper()], 1]})
         assert left(erased(conn)) == []
-        assert claim_one(conn, ["beta"]).payload == {"to": ["zzann@zz.example"], "deep": [[], 1]}
-        assert job_row(conn, job.id)["status"] == "running"
+        assert conn.claim_one(["beta"]).payload == {"to": ["zzann@zz.example"], "deep": [[], 1]}
+        assert conn.job_row(job.id)["status"] == "running"
 
     def test_one_whose_list_names_nobody_else_is_cancelled(self, conn: Connection) -> None:
         done(conn)
-        job = add(conn, "beta", payload={"to": [PAT, f" {PAT}"]})
+        job = conn.add("beta", payload={"to": [PAT, f" {PAT}"]})
         erased(conn)
-        assert job_row(conn, job.id)["status"] == "cancelled"
+        assert conn.job_row(job.id)["status"] == "cancelled"
 
     def test_one_with_the_value_in_its_keys_runs_without_them(self, conn: Connection) -> None:
         done(conn)
-        job = add(conn, "beta", dedupe_key=f"welcome-{PAT}", concurrency_key=f"{PAT}-2026")
-        behind = add(conn, "beta", concurrency_key=f"{PAT}-2026")
+        job = conn.add("beta", dedupe_key=f"welcome-{PAT}", concurrency_key=f"{PAT}-2026")
+        behind = conn.add("beta", concurrency_key=f"{PAT}-2026")
         assert left(erased(conn)) == []
-        assert {one.id for one in claim(conn, ["beta"])} == {job.id, behind.id}
-        row = job_row(conn, job.id)
+        assert {one.id for one in conn.claim(["beta"])} == {job.id, behind.id}
+        row = conn.job_row(job.id)
         assert (row["dedupe_key"], row["concurrency_key"], row["in_line"]) == (None, None, False)
 
     def test_a_key_that_does_not_name_the_value_stays(self, conn: Connection) -> None:
         done(conn)
-        job = add(conn, "beta", dedupe_key=f"welcome-{PAT}", concurrency_key="k")
+        job = conn.add("beta", dedupe_key=f"welcome-{PAT}", concurrency_key="k")
         erased(conn)
-        row = job_row(conn, job.id)
+        row = conn.job_row(job.id)
         assert (row["dedupe_key"], row["concurrency_key"]) == (None, "k")
 
     def test_a_series_that_only_mentions_the_value_loses_the_text_and_goes_on(self, conn: Connection) -> None:
         done(conn)
-        series = add(conn, "beta", payload={"to": {"cc": f"Pat <{PAT}>"}}, recurrence_interval_minutes=5)
+        series = conn.add("beta", payload={"to": {"cc": f"Pat <{PAT}>"}}, recurrence_interval_minutes=5)
         assert left(erased(conn)) == []
-        row = job_row(conn, series.id)
+        row = conn.job_row(series.id)
         assert (row["status"], row["payload"]) == ("pending", {"to": {"cc": mark(conn)}})
 
     @pytest.mark.parametrize(
@@ -159,10 +159,10 @@ class TestJobsThatWait:
     )
     def test_a_series_is_left_as_it_is_and_listed(self, conn: Connection, fields: dict[str, Any]) -> None:
         done(conn)
-        series = add(conn, "beta", recurrence_interval_minutes=5, **fields)
-        before = job_row(conn, series.id)
+        series = conn.add("beta", recurrence_interval_minutes=5, **fields)
+        before = conn.job_row(series.id)
         assert left(erased(conn)) == [(f"job_queue (series {series.id})", 1)]
-        assert job_row(conn, series.id) == before
+        assert conn.job_row(series.id) == before
 
 
 @pytest.mark.parametrize(
@@ -174,8 +174,8 @@ class TestJobsThatWait:
 )  # fmt: skip
 def test_a_job_that_runs_with_the_value_is_refused_by_its_id(conn: Connection, fields: dict[str, Any]) -> None:
     done(conn)
-    running = add(conn, "beta", **fields)
-    claim_one(conn, ["beta"])
+    running = conn.add("beta", **fields)
+    conn.claim_one(["beta"])
     before = dumped(conn)
     with pytest.raises(Refused, match=f"Job {running.id}, whose texts would be erased, is running."):
         erased(conn)
@@ -184,14 +184,14 @@ def test_a_job_that_runs_with_the_value_is_refused_by_its_id(conn: Connection, f
 
 def test_a_deleted_job_about_the_value_is_removed_from_the_trash(conn: Connection) -> None:
     done(conn)
-    operator.delete(conn, [add(conn, "beta", payload={"to": PAT}).id, add(conn, "beta").id], actor=ACTOR)
+    operator.delete(conn, [conn.add("beta", payload={"to": PAT}).id, conn.add("beta").id], actor=ACTOR)
     erased(conn)
-    assert value(conn, "SELECT count(*) FROM job_trash") == 1
+    assert conn.value("SELECT count(*) FROM job_trash") == 1
 
 
 def test_a_name_of_a_type_is_left_and_listed(conn: Connection) -> None:
     done(conn)
-    add(conn, f"mail-to-{PAT}")
+    conn.add(f"mail-to-{PAT}")
     assert left(erased(conn)) == [("job_queue", 1)]
 
 
@@ -199,7 +199,7 @@ def test_what_the_erasure_did_not_recognise_is_listed_by_place_and_count(conn: C
     done(conn)
     spaced = PAT.replace("@", " @ ").replace(".", " . ")
     for _ in range(2):
-        add(conn, "beta", payload={"note": spaced})
+        conn.add("beta", payload={"note": spaced})
     operator.pause(conn, reason=spaced, actor=ACTOR, task_type="beta")
     found = left(erased(conn))
     assert ("job_queue", 2) in found
@@ -208,7 +208,7 @@ def test_what_the_erasure_did_not_recognise_is_listed_by_place_and_count(conn: C
 
 def test_a_name_that_was_left_is_also_listed_where_json_has_escaped_its_letters(conn: Connection) -> None:
     done(conn, "Zoë Zyxin")
-    add(conn, "beta", payload={"note": "Zo\\u00eb-Zyxin"})
+    conn.add("beta", payload={"note": "Zo\\u00eb-Zyxin"})
     assert left(erased(conn, "Zoë Zyxin")) == [("job_queue", 1)]
 
 
@@ -216,12 +216,12 @@ def test_a_name_that_was_left_is_also_listed_where_json_has_escaped_its_letters(
 def test_the_statistics_of_postgres_keep_no_value(conn: Connection) -> None:
     done(conn)
     for number in range(20):
-        add(conn, "beta", payload={"to": PAT, "n": number % 2})
+        conn.add("beta", payload={"to": PAT, "n": number % 2})
     conn.execute("ANALYZE job_queue")
     in_statistics = "SELECT count(*) FROM pg_stats WHERE concat(most_common_vals, histogram_bounds) LIKE %s"
-    assert value(conn, in_statistics, f"%{PAT}%") > 0
+    assert conn.value(in_statistics, f"%{PAT}%") > 0
     assert left(erased(conn)) == []
-    assert value(conn, in_statistics, f"%{PAT}%") == 0
+    assert conn.value(in_statistics, f"%{PAT}%") == 0
 
 
 @pytest.mark.slow
@@ -238,11 +238,11 @@ def test_a_group_of_errors_whose_pattern_has_no_digits_is_found(conn: Connection
 
 def test_a_run_that_failed_with_the_value_has_the_hash_of_the_erased_error(conn: Connection) -> None:
     done(conn)
-    failed = add(conn, "beta", max_attempts=1)
-    finish_one(conn, claim_one(conn, ["beta"]), "failed", error=f"no welcome-{PAT}", error_kind="Zz")
+    failed = conn.add("beta", max_attempts=1)
+    conn.finish_one(conn.claim_one(["beta"]), "failed", error=f"no welcome-{PAT}", error_kind="Zz")
     erased(conn)
-    fingerprint = value(conn, "SELECT job_error_fingerprint('Zz', job_erased_mark())")
-    assert job_row(conn, failed.id)["fingerprint"] == fingerprint
+    fingerprint = conn.value("SELECT job_error_fingerprint('Zz', job_erased_mark())")
+    assert conn.job_row(failed.id)["fingerprint"] == fingerprint
 
 
 def test_every_text_of_the_queue_is_searched(conn: Connection) -> None:

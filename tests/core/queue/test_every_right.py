@@ -11,7 +11,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.people import People, make_groups
-from tests.support.queue import Connection, add, changes_nothing, rows
+from tests.support.queue import Connection
 from tests.support.rights import FUNCTIONS, RELATIONS
 
 pytestmark = pytest.mark.competition
@@ -69,7 +69,7 @@ def right(relation: str, role: str) -> str:
 def owner(conn: Connection) -> Connection:
     """The owner's connection to a database whose group roles exist and that holds a job."""
     make_groups(conn)
-    add(conn)
+    conn.add()
     return conn
 
 
@@ -89,7 +89,7 @@ def signed_in(owner: Connection, role: str, people: People, database_url: str) -
                 owner.execute(sql.SQL(statement).format(role=name))
         yield connection
     with owner.transaction():
-        for made in rows(owner, "SELECT rolname FROM pg_roles WHERE rolname LIKE 'test\\_nobody%%'"):
+        for made in owner.rows("SELECT rolname FROM pg_roles WHERE rolname LIKE 'test\\_nobody%%'"):
             owner.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(made["rolname"])))
 
 
@@ -109,8 +109,8 @@ def allowed(conn: Connection, statement: str, *, refusals: tuple[type[psycopg.Er
 @pytest.mark.slow
 def test_every_relation_is_listed_and_every_function_that_is_listed_is_there(owner: Connection) -> None:
     functions, relations = listed(FUNCTIONS), listed(RELATIONS)
-    found = rows(owner, _FUNCTIONS)
-    there = {relation["name"] for relation in rows(owner, _RELATIONS)}
+    found = owner.rows(_FUNCTIONS)
+    there = {relation["name"] for relation in owner.rows(_RELATIONS)}
     assert there - relations.keys() == set(), "Add them to tests/support/rights.py."
     assert relations.keys() - there == set()
     assert {name for name in functions if "(" not in name} - {function["name"] for function in found} == set()
@@ -120,18 +120,18 @@ def test_every_relation_is_listed_and_every_function_that_is_listed_is_there(own
 def test_each_role_executes_what_is_listed_and_nothing_else(
     owner: Connection, signed_in: Connection, role: str
 ) -> None:
-    with changes_nothing(owner):
-        for function in rows(owner, _FUNCTIONS):
+    with owner.changes_nothing():
+        for function in owner.rows(_FUNCTIONS):
             may = role[0] in executors(function) and role != "nobody"
             if may:
                 statement = f"SELECT has_function_privilege({function['oid']}, 'execute')"
-                assert rows(signed_in, statement)[0]["has_function_privilege"], function["named"]
+                assert signed_in.rows(statement)[0]["has_function_privilege"], function["named"]
             elif function["result"] != "trigger":
                 call = f"SELECT public.{function['name']}({function['nulls']})"
                 assert not allowed(signed_in, call), f"{role} may call {function['named']}"
             else:
                 statement = f"SELECT has_function_privilege({function['oid']}, 'execute')"
-                assert not rows(signed_in, statement)[0]["has_function_privilege"], function["named"]
+                assert not signed_in.rows(statement)[0]["has_function_privilege"], function["named"]
 
 
 READING: Final = ("SELECT * FROM public.{name} LIMIT 0", "LOCK TABLE public.{name} IN ACCESS SHARE MODE")
@@ -171,8 +171,8 @@ KINDS: Final = {"v": "VIEW", "S": "SEQUENCE", "m": "MATERIALIZED VIEW"}
 def test_each_role_reads_writes_and_locks_what_is_listed_and_nothing_else(
     owner: Connection, signed_in: Connection, role: str
 ) -> None:
-    with changes_nothing(owner):
-        for relation in rows(owner, _RELATIONS):
+    with owner.changes_nothing():
+        for relation in owner.rows(_RELATIONS):
             kind = relation["kind"]
             words = {"name": relation["name"], "first": relation["first"], "what": KINDS.get(kind, "TABLE")}
             may = right(relation["name"], role)
@@ -193,7 +193,7 @@ def test_no_role_changes_a_function_or_creates_anything_beside_the_queue(
 ) -> None:
     statements = [
         statement
-        for function in rows(owner, _FUNCTIONS)
+        for function in owner.rows(_FUNCTIONS)
         for statement in (
             f"DROP FUNCTION public.{function['named']}",
             f"ALTER FUNCTION public.{function['named']} SECURITY INVOKER",
@@ -237,8 +237,7 @@ def test_no_role_becomes_another(owner: Connection, signed_in: Connection, role:
 
 
 def test_nobody_may_pass_a_right_on(owner: Connection) -> None:
-    found = rows(
-        owner,
+    found = owner.rows(
         """
         SELECT a.grantee::regrole::text AS role FROM pg_class AS c, aclexplode(c.relacl) AS a
         WHERE c.relnamespace = 'public'::regnamespace AND a.is_grantable AND a.grantee <> c.relowner

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from jobdeck.core.model import FAILURES, SUCCESSES
 from tests.support.examples import examples
-from tests.support.queue import Connection, add, add_waiting, claim, rows, value
+from tests.support.queue import Connection
 from tests.support.run_history import NOW, History
 
 MINUTE: Final = timedelta(minutes=1)
@@ -37,7 +37,7 @@ def test_four_failures_of_five_are_critical(history: History) -> None:
     assert history.judged() is None
     history.ran(NOW - MINUTE, retried=16)
     assert history.judged() == "critical"
-    (found,) = rows(history.conn, "SELECT runs, failed, usual, critical_share, since FROM job_failing_types")
+    (found,) = history.conn.rows("SELECT runs, failed, usual, critical_share, since FROM job_failing_types")
     assert (found["runs"], found["failed"], found["since"]) == (20, 16, NOW)
     assert found["usual"] == pytest.approx(167 / 16602)
     assert found["critical_share"] == 0.5
@@ -85,7 +85,7 @@ def test_dry_runs_and_runs_that_did_not_end_count_as_neither(history: History) -
     history.ran(NOW - MINUTE, cancelled=100, released=100, abandoned=100)
     history.ran(NOW - MINUTE, succeeded=30, failed=1)
     assert history.judged() is None
-    assert value(history.conn, "SELECT runs FROM job_failure_shares(%s)", NOW) == 31
+    assert history.conn.value("SELECT runs FROM job_failure_shares(%s)", NOW) == 31
 
 
 def test_runs_of_before_the_last_quarter_of_an_hour_do_not_count_where_twenty_ended_since(history: History) -> None:
@@ -100,7 +100,7 @@ def test_each_run_before_the_last_hour_is_usual_once_at_any_time_of_the_day(hist
     for before in range(0, 300, 10):
         history.ran(at - before * MINUTE, succeeded=1)
     history.add_up()
-    usual = value(history.conn, "SELECT usual_runs FROM job_failure_shares(%s)", at)
+    usual = history.conn.value("SELECT usual_runs FROM job_failure_shares(%s)", at)
     assert usual == len([before for before in range(0, 300, 10) if before > 60])
 
 
@@ -133,7 +133,7 @@ def test_failures_after_a_success_of_the_same_hour_are_in_a_row(history: History
     history.ran(NOW, failed=1)
     history.add_up()
     assert history.judged() == "warning"
-    assert value(history.conn, "SELECT failed_in_a_row FROM job_failing_types") == 3
+    assert history.conn.value("SELECT failed_in_a_row FROM job_failing_types") == 3
 
 
 @pytest.mark.slow
@@ -170,7 +170,7 @@ def test_what_was_critical_becomes_a_warning_where_that_still_holds(history: His
         history.ran(NOW + minute * MINUTE, succeeded=16, failed=4)
         shown.append(history.judged(NOW + minute * MINUTE))
     assert shown == ["critical"] * 15 + ["warning"] * 2
-    assert value(history.conn, "SELECT since FROM job_failing_types") == NOW
+    assert history.conn.value("SELECT since FROM job_failing_types") == NOW
 
 
 class TestRising:
@@ -196,7 +196,7 @@ class TestRising:
         assert history.judged() == "warning"
         history.ran(NOW + 40 * MINUTE, failed=1)
         assert history.judged(NOW + 40 * MINUTE) == "warning"
-        (found,) = rows(history.conn, "SELECT runs, failed, few FROM job_failing_types")
+        (found,) = history.conn.rows("SELECT runs, failed, few FROM job_failing_types")
         assert found == {"runs": 20, "failed": 9, "few": True}
 
     @pytest.mark.slow
@@ -225,7 +225,7 @@ class TestRising:
         history.conn.execute("TRUNCATE job_stats")
         history.ran(NOW + MINUTE, failed=21)
         assert history.judged(NOW + MINUTE) == "critical"
-        assert value(history.conn, "SELECT seen_failed FROM job_failing_types") == 21
+        assert history.conn.value("SELECT seen_failed FROM job_failing_types") == 21
 
 
 class TestFewRuns:
@@ -235,7 +235,7 @@ class TestFewRuns:
             history.ran(NOW - before * 7 * MINUTE, **{"failed" if before in {0, 5, 19, 25} else "succeeded": 1})
         history.add_up()
         assert history.judged() == "warning"
-        (found,) = rows(history.conn, "SELECT runs, failed, few FROM job_failing_types")
+        (found,) = history.conn.rows("SELECT runs, failed, few FROM job_failing_types")
         assert found == {"runs": 20, "failed": 3, "few": True}
 
     @pytest.mark.slow
@@ -272,9 +272,9 @@ class TestNotes:
 
     @pytest.mark.parametrize("state", ["due", "running"])
     def test_it_stays_while_a_job_is_due_or_runs(self, history: History, state: str) -> None:
-        job = add_waiting(history.conn, NOW, "push")
+        job = history.conn.add_waiting(NOW, "push")
         if state == "running":
-            claim(history.conn, ("push",))
+            history.conn.claim(("push",))
         history.ran(NOW, failed=30)
         assert history.judged() == "critical"
         assert history.judged(NOW + timedelta(hours=3)) == "critical"
@@ -282,7 +282,7 @@ class TestNotes:
         assert history.judged(NOW + timedelta(hours=3)) == "note"
 
     def test_a_job_that_is_due_later_keeps_no_verdict(self, history: History) -> None:
-        add(history.conn, "push", run_at=NOW + timedelta(hours=5))
+        history.conn.add("push", run_at=NOW + timedelta(hours=5))
         history.ran(NOW, failed=30)
         assert history.judged() == "critical"
         assert history.judged(NOW + timedelta(hours=3)) == "note"
@@ -295,7 +295,7 @@ class TestNotes:
         assert history.judged_good_runs(later, runs=1) == "note"
         history.ran(later + MINUTE, failed=1)
         assert history.judged(later + MINUTE) == "critical"
-        assert value(history.conn, "SELECT since FROM job_failing_types") == later + MINUTE
+        assert history.conn.value("SELECT since FROM job_failing_types") == later + MINUTE
 
     def test_good_runs_end_a_note(self, history: History) -> None:
         history.ran(NOW, failed=30)
@@ -339,7 +339,7 @@ class TestNewErrors:
         assert history.judged() is None
         history.erred(NOW, "new", 1)
         assert history.judged() == "warning"
-        (found,) = rows(history.conn, "SELECT new_runs, new_since FROM job_failing_types")
+        (found,) = history.conn.rows("SELECT new_runs, new_since FROM job_failing_types")
         assert found == {"new_runs": 20, "new_since": NOW - MINUTE}
 
     def test_an_error_that_was_seen_before_is_not_new(self, history: History) -> None:
@@ -395,7 +395,7 @@ def happened(history: History, at: datetime, step: str, good: int, failed: int) 
         pause = "INSERT INTO job_types (task_type, paused_at) VALUES ('push', now()) ON CONFLICT DO NOTHING"
         history.conn.execute(pause)
     elif step == "due":
-        add(history.conn, "push", run_at=at)
+        history.conn.add("push", run_at=at)
     elif step == "add up":
         history.add_up()
 
@@ -439,6 +439,6 @@ def test_each_type_is_judged_by_itself(history: History) -> None:
 
 
 def test_the_outcomes_that_count_are_those_of_the_program(conn: Connection) -> None:
-    failures, successes = (value(conn, "SELECT job_outcomes(%s)", kind) for kind in (True, False))
+    failures, successes = (conn.value("SELECT job_outcomes(%s)", kind) for kind in (True, False))
     assert set(failures) == {outcome.value for outcome in FAILURES}
     assert set(successes) == {outcome.value for outcome in SUCCESSES}

@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import FinishedRun, NewJob, RunOutcome, Status
@@ -96,11 +95,11 @@ def test_an_action_that_the_database_undoes_to_end_a_deadlock_is_done_again(
     conn.execute("ALTER FUNCTION job_queue_lock_jobs SET lock_timeout = '20s'")
     lock = "SELECT FROM job_queue WHERE id = %s FOR UPDATE"
     waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    with psycopg.connect(database_url) as rival, ThreadPoolExecutor(1) as pool:
+    with Connection.connect(database_url) as rival, ThreadPoolExecutor(1) as pool:
         rival.execute("SET deadlock_timeout = '60s'")
         rival.execute(lock, (ids[1],))
         answers = pool.submit(operator.cancel, conn, ids, actor=ACTOR)
-        with psycopg.connect(database_url, autocommit=True) as onlooker:
+        with Connection.connect(database_url, autocommit=True) as onlooker:
             while onlooker.execute(waits).fetchone() == (0,):
                 assert not answers.done()
         rival.execute(lock, (ids[0],))

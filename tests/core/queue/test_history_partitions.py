@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from datetime import timedelta
 from uuid import UUID
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -16,7 +15,7 @@ from jobdeck.core.queue import leases
 from jobdeck.core.read.verdict.health import health
 from tests.support.plans import cost_of
 from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection, add, advance, claim_one, finish_one, lose, reap, rows, run_once, value
+from tests.support.queue import Connection
 
 DAY = timedelta(days=1)
 MILLION = 1_000_000
@@ -38,30 +37,30 @@ def draw_to(conn: Connection, token: int) -> None:
 
 def look(conn: Connection) -> dict[str, str]:
     """One pass of the reaper a minute later. Returns the troubles of the two parts that care for partitions."""
-    advance(conn, timedelta(minutes=2))
-    troubles = reap(conn).troubles
+    conn.advance(timedelta(minutes=2))
+    troubles = conn.reap().troubles
     return {part: troubles[part] for part in ("partitions", "old partitions") if part in troubles}
 
 
 def partition_of(conn: Connection, job: UUID) -> str:
-    return str(value(conn, "SELECT tableoid::regclass FROM job_runs WHERE job_id = %s", job))
+    return str(conn.value("SELECT tableoid::regclass FROM job_runs WHERE job_id = %s", job))
 
 
 def old_partition(conn: Connection, days: int = 31) -> UUID:
     """Closes the first partition, with one run in it, this number of days ago. Returns the job."""
-    job = add(conn)
-    run_once(conn)
+    job = conn.add()
+    conn.run_once()
     draw_to(conn, 10 * MILLION)
     assert look(conn) == {}
-    assert value(conn, "SELECT count(*) FROM job_run_partitions") == 1
-    advance(conn, days * DAY)
+    assert conn.value("SELECT count(*) FROM job_run_partitions") == 1
+    conn.advance(days * DAY)
     return job.id
 
 
 @pytest.fixture
 def other(database_url: str) -> Iterator[Connection]:
     """Another session in a transaction that is open."""
-    with psycopg.connect(database_url) as connection:
+    with Connection.connect(database_url) as connection:
         yield connection
 
 
@@ -70,8 +69,8 @@ class TestTheNext:
         draw_to(conn, 10 * MILLION - 2)
         found = []
         for _ in range(3):
-            job = add(conn)
-            run_once(conn)
+            job = conn.add()
+            conn.run_once()
             found.append(partition_of(conn, job.id))
         assert found == ["job_runs_0", "job_runs_10000000", "job_runs_10000000"]
 
@@ -105,12 +104,12 @@ class TestTheNext:
         conn.execute("ALTER TABLE job_runs ENABLE ROW LEVEL SECURITY")
         draw_to(conn, 6 * MILLION)
         assert look(conn) == {}
-        assert value(conn, "SELECT relrowsecurity FROM pg_class WHERE relname = 'job_runs_20000000'")
+        assert conn.value("SELECT relrowsecurity FROM pg_class WHERE relname = 'job_runs_20000000'")
         rights = (
             "SELECT count(*) FROM pg_class AS c, aclexplode(c.relacl) AS a "
             "WHERE c.relname = 'job_runs_20000000' AND a.grantee <> c.relowner"
         )
-        assert value(conn, rights) == 0
+        assert conn.value(rights) == 0
         of_table = (
             "SELECT array_agg(replace(indexname, tablename, '') ORDER BY indexname), (SELECT "
             "array_agg(pg_get_constraintdef(k.oid) ORDER BY k.conname) FROM pg_constraint AS k "
@@ -127,14 +126,14 @@ class TestTheNext:
         draw_to(conn, 6 * MILLION)
         assert "already exists" in look(conn)["partitions"]
         draw_to(conn, FAR)
-        job = add(conn)
-        assert run_once(conn).recorded is RunOutcome.SUCCEEDED
+        job = conn.add()
+        assert conn.run_once().recorded is RunOutcome.SUCCEEDED
         assert partition_of(conn, job.id) == "job_runs_10000000"
 
     def test_it_is_made_later_when_runs_are_in_the_newest_already(self, conn: Connection) -> None:
         draw_to(conn, 34 * MILLION)
-        job = add(conn)
-        run_once(conn)
+        job = conn.add()
+        conn.run_once()
         assert look(conn) == {}
         assert ranges(conn) == [(None, 10 * MILLION), (10 * MILLION, 40 * MILLION), (40 * MILLION, None)]
         assert partition_of(conn, job.id) == "job_runs_10000000"
@@ -158,8 +157,8 @@ class TestTheNext:
             draw_to(conn, 6 * MILLION)
             assert f"the role {role} may not create tables in the schema public" in look(conn)["partitions"]
             draw_to(conn, FAR)
-            add(conn)
-            assert run_once(conn).recorded is RunOutcome.SUCCEEDED
+            conn.add()
+            assert conn.run_once().recorded is RunOutcome.SUCCEEDED
             conn.execute("UPDATE job_upkeep SET succeeded_at = now() WHERE part <> 'partitions'")
             conn.execute(
                 "INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types, started_at) "
@@ -186,10 +185,10 @@ class TestTheNext:
         draw_to(conn, 14 * MILLION)
         assert look(conn) == {}
         bound = "SELECT count(*) FROM pg_constraint WHERE conname = 'job_runs_bound'"
-        assert value(conn, bound) == 1
+        assert conn.value(bound) == 1
         draw_to(conn, 16 * MILLION)
         look(conn)
-        assert value(conn, bound) == 0
+        assert conn.value(bound) == 0
 
     @pytest.mark.slow
     def test_tokens_whose_partition_is_gone_get_one_when_they_are_drawn_again(self, conn: Connection) -> None:
@@ -199,8 +198,8 @@ class TestTheNext:
         draw_to(conn, 5)
         assert look(conn) == {}
         assert ranges(conn)[:2] == [(None, 10 * MILLION), (10 * MILLION, 20 * MILLION)]
-        job = add(conn)
-        assert run_once(conn).recorded is RunOutcome.SUCCEEDED
+        job = conn.add()
+        assert conn.run_once().recorded is RunOutcome.SUCCEEDED
         assert partition_of(conn, job.id) == "job_runs_0"
 
 
@@ -210,11 +209,11 @@ class TestPruning:
         old_partition(conn, days=29)
         draw_to(conn, 5 * MILLION)
         look(conn)
-        job = add(conn)
-        run_once(conn)
+        job = conn.add()
+        conn.run_once()
         draw_to(conn, 10 * MILLION)
         look(conn)
-        advance(conn, 3 * DAY)
+        conn.advance(3 * DAY)
         look(conn)
         assert partition_of(conn, job.id) == "job_runs_0"
 
@@ -222,51 +221,51 @@ class TestPruning:
         old_partition(conn, days=29)
         look(conn)
         assert len(ranges(conn)) == 3
-        advance(conn, 2 * DAY)
+        conn.advance(2 * DAY)
         assert look(conn) == {}
         assert ranges(conn) == [(10 * MILLION, 20 * MILLION), (20 * MILLION, None)]
-        assert value(conn, "SELECT count(*) FROM job_runs") == 0
-        assert value(conn, "SELECT count(*) FROM job_run_partitions") == 0
+        assert conn.value("SELECT count(*) FROM job_runs") == 0
+        assert conn.value("SELECT count(*) FROM job_run_partitions") == 0
 
     @pytest.mark.slow
     def test_one_with_the_token_of_a_running_job_stays_until_its_period_after_that_run(self, conn: Connection) -> None:
-        add(conn, "beta")
-        running = claim_one(conn, ["beta"])
+        conn.add("beta")
+        running = conn.claim_one(["beta"])
         conn.execute("UPDATE job_queue SET lease_expires_at = now() + interval '400 days'")
         draw_to(conn, 10 * MILLION)
         look(conn)
-        assert value(conn, "SELECT count(*) FROM job_run_partitions") == 0
-        advance(conn, 100 * DAY)
+        assert conn.value("SELECT count(*) FROM job_run_partitions") == 0
+        conn.advance(100 * DAY)
         look(conn)
-        assert finish_one(conn, running).recorded is RunOutcome.SUCCEEDED
-        advance(conn, 20 * DAY)
+        assert conn.finish_one(running).recorded is RunOutcome.SUCCEEDED
+        conn.advance(20 * DAY)
         look(conn)
-        assert value(conn, "SELECT count(*) FROM job_run_ranges() WHERE first_token IS NULL") == 1
+        assert conn.value("SELECT count(*) FROM job_run_ranges() WHERE first_token IS NULL") == 1
 
     @pytest.mark.parametrize("part", ["prune", "old partitions"])
     def test_the_outcome_that_a_flow_has_seen_is_kept_by_each_part_that_removes_runs(
         self, conn: Connection, part: str
     ) -> None:
         job = old_partition(conn, days=32)
-        waiting = add(conn, "beta")
+        waiting = conn.add("beta")
         conn.execute(
             "INSERT INTO job_dependencies (job_id, blocker_id, needs) SELECT %s, %s, 'success'", [waiting.id, job]
         )
         assert leases.reap(conn, retry_base=0.0, retry_cap=0.0, parts=[part]).troubles == {}
-        assert value(conn, "SELECT count(*) FROM job_runs") == 0
-        assert value(conn, "SELECT outcome FROM job_dependencies") == "succeeded"
+        assert conn.value("SELECT count(*) FROM job_runs") == 0
+        assert conn.value("SELECT outcome FROM job_dependencies") == "succeeded"
 
     @pytest.mark.slow
     def test_rows_are_not_deleted_one_by_one_where_the_partition_goes_within_a_day(self, conn: Connection) -> None:
         draw_to(conn, 5)
         old = old_partition(conn, days=29)
         conn.execute("UPDATE job_runs SET finished_at = finished_at - interval '2 days'")
-        advance(conn, timedelta(hours=1))
+        conn.advance(timedelta(hours=1))
         look(conn)
         assert partition_of(conn, old) == "job_runs_0"
         conn.execute("UPDATE job_run_partitions SET closed_at = closed_at + interval '3 days'")
         look(conn)
-        assert value(conn, "SELECT count(*) FROM job_runs") == 0
+        assert conn.value("SELECT count(*) FROM job_runs") == 0
         assert len(ranges(conn)) == 3
 
     @pytest.mark.slow
@@ -275,12 +274,12 @@ class TestPruning:
         other.execute("LOCK TABLE job_runs IN ACCESS SHARE MODE")  # as pg_dump does
         assert "another session holds job_runs" in look(conn)["old partitions"]
         for _ in range(3):
-            add(conn)
-            assert run_once(conn).recorded is RunOutcome.SUCCEEDED
+            conn.add()
+            assert conn.run_once().recorded is RunOutcome.SUCCEEDED
         tried = "SELECT failed_at FROM job_upkeep WHERE part = 'old partitions'"
-        before = value(conn, tried)
-        reap(conn)  # less than a minute later
-        assert value(conn, tried) == before
+        before = conn.value(tried)
+        conn.reap()  # less than a minute later
+        assert conn.value(tried) == before
         other.rollback()
         assert look(conn) == {}
         assert len(ranges(conn)) == 2
@@ -310,16 +309,16 @@ class TestPruning:
 
     @pytest.mark.slow
     def test_the_late_report_of_a_run_whose_partition_is_gone_is_answered(self, conn: Connection) -> None:
-        job = add(conn, max_attempts=1)
-        claimed = claim_one(conn)
-        lose(conn)
+        job = conn.add(max_attempts=1)
+        claimed = conn.claim_one()
+        conn.lose()
         draw_to(conn, 10 * MILLION)
         look(conn)
-        advance(conn, 31 * DAY)
+        conn.advance(31 * DAY)
         assert look(conn) == {}
         assert ranges(conn)[0][0] == 10 * MILLION
-        assert finish_one(conn, claimed).recorded is RunOutcome.ABANDONED
-        assert rows(conn, "SELECT * FROM job_runs WHERE job_id = %s", job.id) == []
+        assert conn.finish_one(claimed).recorded is RunOutcome.ABANDONED
+        assert conn.rows("SELECT * FROM job_runs WHERE job_id = %s", job.id) == []
 
     @pytest.mark.slow
     def test_a_late_report_reads_the_run_that_it_is_of_and_not_the_history(self, conn: Connection) -> None:
@@ -332,21 +331,21 @@ class TestPruning:
             """
         )
         conn.execute("ANALYZE")
-        add(conn)
-        claimed = claim_one(conn)
-        lose(conn)
-        cost = cost_of(conn, lambda one: finish_one(one, claimed))
+        conn.add()
+        claimed = conn.claim_one()
+        conn.lose()
+        cost = cost_of(conn, lambda one: one.finish_one(claimed))
         assert cost.rows < 1000
         assert cost.whole_tables == []
 
     def test_the_late_report_of_a_run_in_a_closed_partition_is_recorded(self, conn: Connection) -> None:
-        job = add(conn)
-        claimed = claim_one(conn)
-        lose(conn)
+        job = conn.add()
+        claimed = conn.claim_one()
+        conn.lose()
         draw_to(conn, 10 * MILLION)
         look(conn)
-        assert finish_one(conn, claimed).recorded is RunOutcome.ABANDONED
-        assert [row["outcome"] for row in rows(conn, "SELECT outcome FROM job_runs WHERE job_id = %s", job.id)] == [
+        assert conn.finish_one(claimed).recorded is RunOutcome.ABANDONED
+        assert [row["outcome"] for row in conn.rows("SELECT outcome FROM job_runs WHERE job_id = %s", job.id)] == [
             "lost",
             "abandoned",
         ]

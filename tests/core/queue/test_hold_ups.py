@@ -24,18 +24,7 @@ from jobdeck.core.queue import operator as queue_operator
 from jobdeck.core.schema import install_schema
 from tests.core.queue.test_every_right import MAY_ENQUEUE, PRODUCERS
 from tests.support.people import People
-from tests.support.queue import (
-    ACTOR,
-    WORKER,
-    Connection,
-    add,
-    claim,
-    claim_one,
-    finish_one,
-    reap,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, WORKER, Connection
 
 pytestmark = pytest.mark.installation
 
@@ -49,7 +38,7 @@ LOCK_OF_INIT_BEFORE: Final = 6_221_017_304
 def hasty(owner: Connection, database_url: str) -> Iterator[Connection]:
     """Does the queue's work as its owner, and waits for nobody for long."""
     del owner
-    with psycopg.connect(database_url, autocommit=True) as connection:
+    with Connection.connect(database_url, autocommit=True) as connection:
         connection.execute("SET statement_timeout = '60s'")
         yield connection
 
@@ -68,8 +57,7 @@ def application(owner: Connection, people: People, database_url: str) -> Iterato
 def look_and_hold(viewer: Connection) -> None:
     """Takes all that a viewer can: an old snapshot, locks of all it may read, advisory locks."""
     viewer.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-    readable = rows(
-        viewer,
+    readable = viewer.rows(
         """
         SELECT c.relname AS name FROM pg_class AS c WHERE c.relnamespace = 'public'::regnamespace
             AND c.relkind IN ('r', 'p', 'v') AND has_table_privilege(c.oid, 'select') ORDER BY 1
@@ -92,24 +80,24 @@ def failed_job(conn: Connection, *, dedupe_key: str | None = None) -> UUID:
         INSERT INTO job_queue (task_type, status, completed_at, dedupe_key) VALUES ('gamma', 'failed', now(), %s)
         RETURNING id
     """
-    made: UUID = value(conn, statement, dedupe_key)
+    made: UUID = conn.value(statement, dedupe_key)
     return made
 
 
 def work(conn: Connection) -> None:
     """A worker's day: claim, heartbeat, checkpoint, each way to finish, upkeep, records."""
-    first = add(conn, concurrency_key="c")
-    second = add(conn, blocked_by=first.id)
-    running = claim_one(conn)
+    first = conn.add(concurrency_key="c")
+    second = conn.add(blocked_by=first.id)
+    running = conn.claim_one()
     assert leases.heartbeat(conn, WORKER, [(running.id, running.run_token, {"n": 1})], 60)[0].alive
     assert leases.save_checkpoint(conn, running.id, running.run_token, {"n": 1})
-    assert finish_one(conn, running).recorded.value == "succeeded"
-    running = claim_one(conn)
+    assert conn.finish_one(running).recorded.value == "succeeded"
+    running = conn.claim_one()
     assert running.id == second.id
-    assert finish_one(conn, running, "failed").recorded.value == "retried"
-    add(conn, "beta", dedupe_key="b")
-    assert finish_one(conn, claim_one(conn, ["beta"]), "failed", permanent=True).status is Status.FAILED
-    reap(conn)
+    assert conn.finish_one(running, "failed").recorded.value == "retried"
+    conn.add("beta", dedupe_key="b")
+    assert conn.finish_one(conn.claim_one(["beta"]), "failed", permanent=True).status is Status.FAILED
+    conn.reap()
     bulk.resume_stalled(conn, WORKER)
     run_id = presence.open_worker_run(conn, source="worker", worker_id=WORKER)
     presence.close_worker_run(conn, run_id, status="ok", claimed=1, succeeded=1, failed=0, released=0)
@@ -143,9 +131,9 @@ class TestAViewer:
         look_and_hold(viewer)
         for _ in range(10):
             producer.enqueue_many(hasty, [NewJob("alpha")] * 500, actor=ACTOR)
-            for claimed in claim(hasty, limit=500):
-                finish_one(hasty, claimed)
-        assert value(hasty, "SELECT count(*) FROM job_queue") == 0
+            for claimed in hasty.claim(limit=500):
+                hasty.finish_one(claimed)
+        assert hasty.value("SELECT count(*) FROM job_queue") == 0
 
     def test_an_installation_that_waits_for_it_lets_work_through(
         self, owner: Connection, hasty: Connection, viewer: Connection
@@ -179,12 +167,12 @@ class TestAProducer:
     def test_what_it_enqueues_and_does_not_commit_holds_up_no_work_and_no_action(
         self, hasty: Connection, application: Connection
     ) -> None:
-        waits_for = add(hasty, "blocker", concurrency_key="c")
+        waits_for = hasty.add("blocker", concurrency_key="c")
         self.enqueue_and_hold(application, blocker=waits_for.id)
-        assert finish_one(hasty, claim_one(hasty, ["blocker"])).recorded.value == "succeeded"
+        assert hasty.finish_one(hasty.claim_one(["blocker"])).recorded.value == "succeeded"
         work(hasty)
         operate(hasty)
-        add(hasty, "delta", dedupe_key="another", concurrency_key="c")
+        hasty.add("delta", dedupe_key="another", concurrency_key="c")
 
     def test_an_enqueue_with_the_same_dedupe_key_is_refused_in_a_sentence(
         self, hasty: Connection, application: Connection
@@ -194,7 +182,7 @@ class TestAProducer:
             producer.enqueue(hasty, NewJob("alpha", dedupe_key="one"), actor=ACTOR)
         with pytest.raises(Refused, match="Another transaction enqueues a job with the same dedupe key"):
             producer.enqueue_many(hasty, [NewJob("alpha", dedupe_key=key) for key in KEYS], actor=ACTOR)
-        assert value(hasty, "SELECT count(*) FROM job_queue") == 0
+        assert hasty.value("SELECT count(*) FROM job_queue") == 0
         application.execute("COMMIT")
         assert not producer.enqueue(hasty, NewJob("alpha", dedupe_key="one"), actor=ACTOR).created
 
@@ -202,9 +190,9 @@ class TestAProducer:
         self, owner: Connection, hasty: Connection, application: Connection
     ) -> None:
         failed = [failed_job(owner, dedupe_key=key) for key in KEYS[:50]]
-        deleted = [add(owner, dedupe_key=key).id for key in KEYS[50:]]
+        deleted = [owner.add(dedupe_key=key).id for key in KEYS[50:]]
         free = failed_job(owner, dedupe_key="free")
-        beside = [add(owner).id, add(owner, dedupe_key="beside").id]
+        beside = [owner.add().id, owner.add(dedupe_key="beside").id]
         queue_operator.delete(owner, [*deleted, *beside], actor=ACTOR)
         self.enqueue_and_hold(application)
         answers = queue_operator.retry(hasty, [*failed, free], actor=ACTOR)
@@ -225,7 +213,7 @@ def test_the_statements_of_the_security_page_take_away_what_fills_the_memory_for
     page = (Path(__file__).parents[3] / "docs" / "security.md").read_text(encoding="utf-8")
     (hardening,) = re.findall(r"^```sql\n(do \$\$.*?)^```", page, re.MULTILINE | re.DOTALL)
     owner.execute(hardening.encode())
-    locks = rows(owner, "SELECT proname AS name FROM pg_proc WHERE proname ~ '^pg_.*advisory.*lock' "
+    locks = owner.rows("SELECT proname AS name FROM pg_proc WHERE proname ~ '^pg_.*advisory.*lock' "
                         "AND proname !~ 'unlock' AND pronargs = 1")  # fmt: skip
     assert len(locks) == 8
     for lock in locks:

@@ -9,7 +9,6 @@ from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
@@ -21,25 +20,7 @@ from jobdeck.core.read.operators.hold import hold_number
 from jobdeck.core.read.operators.holds import holds as all_holds
 from jobdeck.core.read.verdict.cannot_run import SIGNAL
 from tests.support.health import announce, judged
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    audit_rows,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish_one,
-    is_queued,
-    job_row,
-    lose,
-    now,
-    reap,
-    rows,
-    value,
-    waits_for_a_lock,
-)
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE
 
 HELD: Final = {"coachId": "c3"}
@@ -60,15 +41,15 @@ def release(conn: Connection, number: int) -> int:
 
 
 def started(conn: Connection, limit: int = 10, types: tuple[str, ...] = ("alpha",)) -> list[UUID]:
-    return [job.id for job in claim(conn, types, limit=limit)]
+    return [job.id for job in conn.claim(types, limit=limit)]
 
 
 def test_jobs_with_the_value_do_not_start_and_all_others_do_until_the_hold_is_released(conn: Connection) -> None:
-    held, free, other_type = add(conn, payload=HELD), add(conn, payload=FREE), add(conn, "beta", payload=HELD)
+    held, free, other_type = conn.add(payload=HELD), conn.add(payload=FREE), conn.add("beta", payload=HELD)
     number = hold(conn)
-    later = add(conn, payload=HELD)
+    later = conn.add(payload=HELD)
     assert started(conn, types=("alpha", "beta")) == [free.id, other_type.id]
-    assert {hold_number(job_row(conn, one.id)["blocked_by"]) for one in (held, later)} == {number}
+    assert {hold_number(conn.job_row(one.id)["blocked_by"]) for one in (held, later)} == {number}
     assert release(conn, number) == 2
     assert started(conn) == [held.id, later.id]
 
@@ -95,7 +76,7 @@ def test_values_are_compared_as_json_at_the_top_of_the_payload(
     conn: Connection, wanted: Any, payload: dict[str, Any], keeps: bool
 ) -> None:
     hold(conn, wanted, "k")
-    job = add(conn, payload=payload)
+    job = conn.add(payload=payload)
     assert (started(conn) == []) is keeps
     failing = {clause.name for clause in jobs_read.why(job.id).run(conn) if not clause.holds}
     assert ("hold" in failing) is keeps
@@ -104,19 +85,19 @@ def test_values_are_compared_as_json_at_the_top_of_the_payload(
 def test_a_hostile_key_and_a_payload_that_is_no_object_hold_nothing_else(conn: Connection) -> None:
     key = "a'b\"c\\ 💥\n%s{0}$1"
     hold(conn, 1, key)
-    free = add(conn, payload={"a": 1})
-    held = add(conn, payload={key: 1})
+    free = conn.add(payload={"a": 1})
+    held = conn.add(payload={key: 1})
     conn.execute("INSERT INTO job_queue (task_type, payload) VALUES ('alpha', '[1]'), ('alpha', '\"x\"')")
     assert len(started(conn)) == 3
-    assert (job_row(conn, free.id)["status"], job_row(conn, held.id)["status"]) == ("running", "pending")
+    assert (conn.job_row(free.id)["status"], conn.job_row(held.id)["status"]) == ("running", "pending")
 
 
 # Whatever makes a job pending
 
 
 def insert(conn: Connection) -> UUID:
-    found: UUID = value(
-        conn, "INSERT INTO job_queue (task_type, payload) VALUES ('alpha', %s) RETURNING id", json.dumps(HELD)
+    found: UUID = conn.value(
+        "INSERT INTO job_queue (task_type, payload) VALUES ('alpha', %s) RETURNING id", json.dumps(HELD)
     )
     return found
 
@@ -124,33 +105,33 @@ def insert(conn: Connection) -> UUID:
 def copy(conn: Connection) -> UUID:
     with conn.cursor().copy("COPY job_queue (task_type, payload) FROM STDIN") as sink:
         sink.write_row(("alpha", json.dumps(HELD)))
-    found: UUID = value(conn, "SELECT id FROM job_queue")
+    found: UUID = conn.value("SELECT id FROM job_queue")
     return found
 
 
 def enqueue(conn: Connection) -> UUID:
-    return add(conn, payload=HELD).id
+    return conn.add(payload=HELD).id
 
 
 def enqueue_keyed(conn: Connection) -> UUID:
-    return add(conn, payload=HELD, dedupe_key="d", concurrency_key="c").id
+    return conn.add(payload=HELD, dedupe_key="d", concurrency_key="c").id
 
 
 def enqueue_many(conn: Connection) -> UUID:
     producer.enqueue_many(conn, [NewJob("alpha", HELD)], actor=ACTOR)
-    found: UUID = value(conn, "SELECT id FROM job_queue")
+    found: UUID = conn.value("SELECT id FROM job_queue")
     return found
 
 
 def before_the_hold(conn: Connection, outcome: str, **options: Any) -> UUID:
     """A job that ran and ended so after somebody held it."""
-    job = add(conn, payload=HELD, **options)
-    run = claim_one(conn)
+    job = conn.add(payload=HELD, **options)
+    run = conn.claim_one()
     hold(conn)
     if outcome == "lost":
-        lose(conn)
+        conn.lose()
     else:
-        finish_one(conn, run, outcome, retry_after=0.0, delay=0.0)
+        conn.finish_one(run, outcome, retry_after=0.0, delay=0.0)
     return job.id
 
 
@@ -171,14 +152,14 @@ def retry_in_bulk(conn: Connection) -> UUID:
 
 def next_slot(conn: Connection) -> UUID:
     job = before_the_hold(conn, "succeeded", recurrence_interval_minutes=1)
-    advance(conn, timedelta(minutes=2))
+    conn.advance(timedelta(minutes=2))
     return job
 
 
 def blocker_succeeds(conn: Connection) -> UUID:
-    blocker = add(conn)
-    job = add(conn, payload=HELD, blocked_by=blocker.id)
-    finish_one(conn, claim_one(conn))
+    blocker = conn.add()
+    job = conn.add(payload=HELD, blocked_by=blocker.id)
+    conn.finish_one(conn.claim_one())
     return job.id
 
 
@@ -187,43 +168,43 @@ def member_of_a_flow(conn: Connection) -> UUID:
         {"name": "a", "task_type": "alpha"}, {"name": "b", "task_type": "alpha", "payload": HELD, "after": ["a"]},
     ]  # fmt: skip
     conn.execute("SELECT * FROM job_flow_create('f', %s, %s)", (json.dumps(members), ACTOR))
-    finish_one(conn, claim_one(conn))
-    found: UUID = value(conn, "SELECT id FROM job_queue")
+    conn.finish_one(conn.claim_one())
+    found: UUID = conn.value("SELECT id FROM job_queue")
     return found
 
 
 def edit(conn: Connection) -> UUID:
-    job = add(conn, payload=FREE)
+    job = conn.add(payload=FREE)
     assert operator.edit(conn, job.id, changes={"payload": HELD}, actor=ACTOR).ok
     return job.id
 
 
 def restore(conn: Connection) -> UUID:
-    job = add(conn, payload=HELD)
+    job = conn.add(payload=HELD)
     operator.delete(conn, [job.id], actor=ACTOR)
     operator.restore(conn, [job.id], actor=ACTOR)
     return job.id
 
 
 def run_again(conn: Connection) -> UUID:
-    job = add(conn, payload=HELD)
-    finish_one(conn, claim_one(conn))
+    job = conn.add(payload=HELD)
+    conn.finish_one(conn.claim_one())
     hold(conn)
     operator.run_again(conn, job.id, actor=ACTOR)
-    found: UUID = value(conn, "SELECT id FROM job_queue")
+    found: UUID = conn.value("SELECT id FROM job_queue")
     return found
 
 
 def resumed_series(conn: Connection) -> UUID:
-    job = add(conn, payload=HELD, recurrence_interval_minutes=1)
+    job = conn.add(payload=HELD, recurrence_interval_minutes=1)
     operator.pause_series(conn, job.id, actor=ACTOR)
     operator.resume_series(conn, job.id, actor=ACTOR)
-    advance(conn, timedelta(minutes=2))
+    conn.advance(timedelta(minutes=2))
     return job.id
 
 
 def by_hand(conn: Connection) -> UUID:
-    job = add(conn, payload=HELD)
+    job = conn.add(payload=HELD)
     operator.cancel(conn, [job.id], actor=ACTOR)
     conn.execute("UPDATE job_queue SET status = 'pending', completed_at = NULL")
     return job.id
@@ -264,16 +245,16 @@ def test_a_job_that_becomes_pending_in_this_way_is_held_and_released(conn: Conne
     assert job not in started(conn)
     (clause,) = [one for one in jobs_read.why(job).run(conn) if one.name == "hold"]
     assert not clause.holds
-    number = value(conn, "SELECT number FROM job_holds")
+    number = conn.value("SELECT number FROM job_holds")
     release(conn, number)
-    reap(conn)
+    conn.reap()
     assert job in started(conn)
 
 
 def test_no_function_of_the_queue_but_the_claim_makes_a_job_running(conn: Connection) -> None:
     """All ways to become pending are held because one function starts jobs, after it has looked at the holds."""
     own = "job_own_functions() AS f JOIN pg_proc AS p ON p.oid = f.function"
-    sources = rows(conn, f"SELECT p.proname AS name, p.prosrc AS source FROM {own}")  # noqa: S608 -- from above
+    sources = conn.rows(f"SELECT p.proname AS name, p.prosrc AS source FROM {own}")  # noqa: S608 -- from above
     starts = {row["name"] for row in sources if "status = 'running', attempts" in row["source"]}
     callers = {row["name"] for row in sources if "job_claim_start(" in row["source"]}
     assert starts == {"job_claim_start"}
@@ -288,21 +269,21 @@ def test_no_function_of_the_queue_but_the_claim_makes_a_job_running(conn: Connec
 
 def test_a_held_job_lets_the_next_one_of_its_key_start(conn: Connection) -> None:
     announce(conn, types=["alpha"])
-    held, following = add(conn, payload=HELD, concurrency_key="k"), add(conn, payload=FREE, concurrency_key="k")
+    held, following = conn.add(payload=HELD, concurrency_key="k"), conn.add(payload=FREE, concurrency_key="k")
     number = hold(conn)
-    run = claim_one(conn)
+    run = conn.claim_one()
     assert run.id == following.id
     release(conn, number)
     assert started(conn) == []
-    finish_one(conn, run)
+    conn.finish_one(run)
     assert started(conn) == [held.id]
 
 
 def test_a_job_that_a_claim_finds_held_lets_the_next_one_of_its_key_start_in_the_same_claim(conn: Connection) -> None:
     announce(conn, types=["alpha"])
     hold(conn)
-    add(conn, payload=HELD, concurrency_key="k")
-    following = add(conn, payload=FREE, concurrency_key="k")
+    conn.add(payload=HELD, concurrency_key="k")
+    following = conn.add(payload=FREE, concurrency_key="k")
     assert started(conn) == [following.id]
 
 
@@ -310,7 +291,7 @@ def test_a_claim_passes_held_jobs_that_came_first_and_is_full(conn: Connection) 
     hold(conn)
     producer.enqueue_many(conn, [NewJob("alpha", HELD)] * 25 + [NewJob("alpha", FREE)] * 10, actor=ACTOR)
     assert len(started(conn, limit=5)) == 5
-    running = rows(conn, "SELECT payload FROM job_queue WHERE status = 'running'")
+    running = conn.rows("SELECT payload FROM job_queue WHERE status = 'running'")
     assert all(row["payload"] == FREE for row in running)
 
 
@@ -318,7 +299,7 @@ def test_a_claim_passes_held_jobs_that_came_first_and_is_full(conn: Connection) 
 def test_a_claim_of_one_job_passes_any_number_of_held_ones(conn: Connection) -> None:
     hold(conn)
     producer.enqueue_many(conn, [NewJob("alpha", HELD)] * 3000 + [NewJob("alpha", FREE)], actor=ACTOR)
-    (job,) = claim(conn, limit=1)
+    (job,) = conn.claim(limit=1)
     assert job.payload == FREE
 
 
@@ -326,40 +307,40 @@ def test_a_held_job_takes_no_place_and_no_rate_of_its_type(conn: Connection) -> 
     limits = {"max_running": 1, "rate_runs": 1, "rate_seconds": 60}
     operator.set_type(conn, "alpha", changes=limits, actor=ACTOR, reason=None)
     hold(conn)
-    add(conn, payload=HELD)
+    conn.add(payload=HELD)
     assert started(conn) == []
-    free = add(conn, payload=FREE)
+    free = conn.add(payload=FREE)
     assert started(conn) == [free.id]
 
 
 def test_a_held_job_expires_as_others_do(conn: Connection) -> None:
     hold(conn)
-    job = add(conn, payload=HELD, expires_at=now(conn) + timedelta(minutes=1))
+    job = conn.add(payload=HELD, expires_at=conn.now() + timedelta(minutes=1))
     assert started(conn) == []
-    advance(conn, timedelta(minutes=2))
-    reap(conn)
-    assert job_row(conn, job.id)["status"] == "cancelled"
+    conn.advance(timedelta(minutes=2))
+    conn.reap()
+    assert conn.job_row(job.id)["status"] == "cancelled"
 
 
 def test_a_held_series_catches_up_once_when_it_is_released(conn: Connection) -> None:
-    job = add(conn, payload=HELD, recurrence_interval_minutes=1)
+    job = conn.add(payload=HELD, recurrence_interval_minutes=1)
     number = hold(conn)
-    advance(conn, timedelta(minutes=10))
+    conn.advance(timedelta(minutes=10))
     assert started(conn) == []
     release(conn, number)
-    run = claim_one(conn)
-    finish_one(conn, run)
-    assert job_row(conn, job.id)["run_at"] > now(conn)
+    run = conn.claim_one()
+    conn.finish_one(run)
+    assert conn.job_row(job.id)["run_at"] > conn.now()
 
 
 def test_a_held_series_can_be_paused_and_waits_for_its_pause_after_the_release(conn: Connection) -> None:
-    job = add(conn, payload=HELD, recurrence_interval_minutes=1)
+    job = conn.add(payload=HELD, recurrence_interval_minutes=1)
     number = hold(conn)
     assert operator.pause_series(conn, job.id, actor=ACTOR).ok
     release(conn, number)
-    advance(conn, timedelta(minutes=2))
+    conn.advance(timedelta(minutes=2))
     assert started(conn) == []
-    assert job_row(conn, job.id)["blocked_by"] == job.id
+    assert conn.job_row(job.id)["blocked_by"] == job.id
 
 
 def test_a_join_waits_for_a_held_member_and_runs_after_it(conn: Connection) -> None:
@@ -369,41 +350,41 @@ def test_a_join_waits_for_a_held_member_and_runs_after_it(conn: Connection) -> N
     ]  # fmt: skip
     conn.execute("SELECT * FROM job_flow_create('f', %s, %s)", (json.dumps(members), ACTOR))
     number = hold(conn)
-    finish_one(conn, claim_one(conn))
+    conn.finish_one(conn.claim_one())
     assert started(conn) == []
-    reap(conn)
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'pending'") == 2
+    conn.reap()
+    assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'pending'") == 2
     release(conn, number)
-    finish_one(conn, claim_one(conn))
-    finish_one(conn, claim_one(conn))
-    assert not value(conn, "SELECT count(*) FROM job_queue")
+    conn.finish_one(conn.claim_one())
+    conn.finish_one(conn.claim_one())
+    assert not conn.value("SELECT count(*) FROM job_queue")
 
 
 def test_a_held_member_of_a_flow_is_not_taken_for_one_whose_blocker_is_gone(conn: Connection) -> None:
     """Upkeep cancels jobs whose blocker was deleted. A hold is no job, and a hold that has ended was released."""
-    member, job = member_of_a_flow(conn), add(conn, payload=HELD).id
+    member, job = member_of_a_flow(conn), conn.add(payload=HELD).id
     number = hold(conn)
     conn.execute("INSERT INTO job_recheck (walk, concurrency_key) SELECT 'blockers', '' || %s", (UUID(int=0),))
     for _ in range(3):
-        reap(conn)
+        conn.reap()
     assert started(conn) == []
-    assert {job_row(conn, one)["status"] for one in (job, member)} == {"pending"}
+    assert {conn.job_row(one)["status"] for one in (job, member)} == {"pending"}
     holds.end(conn, number, actor=ACTOR)  # its steps are left to upkeep
     for _ in range(3):
-        reap(conn)
+        conn.reap()
     assert set(started(conn)) == {job, member}
 
 
 def test_a_canary_runs_a_held_job_and_its_answer_says_that_it_is_held(conn: Connection) -> None:
     announce(conn, types=["alpha"])
-    job = add(conn, payload=HELD)
+    job = conn.add(payload=HELD)
     hold(conn)
     asked = operator.ask_canary(conn, job.id, actor=ACTOR)
     assert (asked.result.ok, asked.result.code) == (True, "canary-asked-held")
     assert "hold" in asked.result.message
-    run = claim_one(conn)
+    run = conn.claim_one()
     assert (run.id, run.is_canary) == (job.id, True)
-    finish_one(conn, run, "failed", error="boom", retry_after=0.0)
+    conn.finish_one(run, "failed", error="boom", retry_after=0.0)
     assert started(conn) == []
 
 
@@ -426,12 +407,12 @@ def test_steps_hold_and_release_a_thousand_jobs_each(conn: Connection) -> None:
 def test_no_held_job_starts_before_the_steps_are_done(conn: Connection) -> None:
     producer.enqueue_many(conn, [NewJob("alpha", HELD)] * 5 + [NewJob("alpha", FREE)], actor=ACTOR)
     holds.begin(conn, "alpha", "coachId", "c3", actor=ACTOR)
-    (job,) = claim(conn)
+    (job,) = conn.claim()
     assert job.payload == FREE
 
 
 def test_a_job_that_an_open_transaction_enqueued_before_the_hold_is_held(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         producer.enqueue(other, NewJob("alpha", HELD), actor=ACTOR)
         hold(conn)
         other.commit()
@@ -441,20 +422,20 @@ def test_a_job_that_an_open_transaction_enqueued_before_the_hold_is_held(conn: C
 def test_a_step_waits_for_a_claim_that_has_a_job_so_that_none_starts_after_it(
     conn: Connection, database_url: str
 ) -> None:
-    add(conn, payload=HELD)
+    conn.add(payload=HELD)
     with (
-        psycopg.connect(database_url) as other,
-        psycopg.connect(database_url, autocommit=True) as third,
+        Connection.connect(database_url) as other,
+        Connection.connect(database_url, autocommit=True) as third,
         ThreadPoolExecutor() as pool,
     ):
-        (job,) = claim(other)
+        (job,) = other.claim()
         number = holds.begin(third, "alpha", "coachId", "c3", actor=ACTOR)
         steps = pool.submit(lambda: list(holds.carry_out(third, number)))
-        waits_for_a_lock(conn, third.info.backend_pid, unless=steps.done)
+        conn.until_blocked(third.info.backend_pid, unless=steps.done)
         assert not steps.done()
         other.commit()
         assert steps.result(PATIENCE) == [0]
-    assert job_row(conn, job.id)["status"] == "running"
+    assert conn.job_row(job.id)["status"] == "running"
 
 
 # Bad input
@@ -473,21 +454,21 @@ def test_a_step_waits_for_a_claim_that_has_a_job_so_that_none_starts_after_it(
     ],
 )
 def test_what_cannot_be_held_is_refused_with_a_sentence(conn: Connection, given: dict[str, Any], words: str) -> None:
-    with changes_nothing(conn), pytest.raises(Refused, match=words):
+    with conn.changes_nothing(), pytest.raises(Refused, match=words):
         hold(conn, **given)
 
 
 def test_a_second_hold_of_the_same_jobs_is_refused_and_names_the_first(conn: Connection) -> None:
     number = hold(conn)
-    with changes_nothing(conn), pytest.raises(Refused, match=rf"Hold {number} keeps these jobs already"):
+    with conn.changes_nothing(), pytest.raises(Refused, match=rf"Hold {number} keeps these jobs already"):
         hold(conn)
     hold(conn, "c4")
 
 
 def test_an_end_in_the_past_and_a_hold_that_is_not_there_are_refused(conn: Connection) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         with pytest.raises(Refused, match="in the past"):
-            hold(conn, until=now(conn) - timedelta(seconds=1))
+            hold(conn, until=conn.now() - timedelta(seconds=1))
         with pytest.raises(Refused, match="no hold 77"):
             release(conn, 77)
 
@@ -537,15 +518,15 @@ def test_there_are_a_hundred_holds_at_most(conn: Connection) -> None:
 
 
 def test_a_hold_past_its_end_holds_nothing_and_upkeep_releases_its_jobs(conn: Connection) -> None:
-    waiting = add(conn, payload=HELD)
-    hold(conn, until=now(conn) + timedelta(minutes=1), reason="vendor")
+    waiting = conn.add(payload=HELD)
+    hold(conn, until=conn.now() + timedelta(minutes=1), reason="vendor")
     assert started(conn) == []
-    advance(conn, timedelta(minutes=2))
-    later = add(conn, payload=HELD)
+    conn.advance(timedelta(minutes=2))
+    later = conn.add(payload=HELD)
     assert started(conn) == [later.id]
-    reap(conn)
+    conn.reap()
     assert started(conn) == [waiting.id]
-    (row,) = audit_rows(conn, "release")
+    (row,) = conn.audit_rows("release")
     assert row["actor"].startswith("automatic release")
     assert all_holds().run(conn) == ()
 
@@ -556,7 +537,7 @@ def test_a_hold_past_its_end_holds_nothing_and_upkeep_releases_its_jobs(conn: Co
 def test_the_audit_names_the_hold_and_never_its_value(conn: Connection) -> None:
     number = hold(conn, "secret-person", reason="INC-1")
     release(conn, number)
-    held, released = audit_rows(conn)
+    held, released = conn.audit_rows()
     assert (held["action"], held["reason"]) == ("hold", "INC-1")
     assert (held["after"]["hold"], held["after"]["key"]) == (number, "coachId")
     assert (released["action"], released["before"]["hold"]) == ("release", number)
@@ -567,15 +548,15 @@ def test_the_audit_names_the_hold_and_never_its_value(conn: Connection) -> None:
 def test_an_erasure_searches_the_values_of_holds(conn: Connection) -> None:
     hold(conn, "mara.long@example.org", "email")
     hold(conn, "c3")
-    add(conn, payload={"email": "mara.long@example.org", "coachId": "c3"})
+    conn.add(payload={"email": "mara.long@example.org", "coachId": "c3"})
     conn.execute("SELECT * FROM job_erase_payload('email', 'mara.long@example.org', %s)", (ACTOR,))
-    add(conn, payload={"coachId": "c3"})
+    conn.add(payload={"coachId": "c3"})
     conn.execute("SELECT * FROM job_erase_payload('coachId', 'c3', %s)", (ACTOR,))
     assert not {"c3", "mara.long@example.org"} & {json.loads(one.value or "") for one in all_holds().run(conn)}
 
 
 def test_an_edit_that_takes_the_value_out_of_the_payload_ends_the_hold_of_the_job(conn: Connection) -> None:
-    job = add(conn, payload=HELD)
+    job = conn.add(payload=HELD)
     hold(conn)
     assert operator.edit(conn, job.id, changes={"payload": FREE}, actor=ACTOR).ok
     assert started(conn) == [job.id]
@@ -583,12 +564,12 @@ def test_an_edit_that_takes_the_value_out_of_the_payload_ends_the_hold_of_the_jo
 
 @pytest.mark.parametrize("action", ["cancel", "delete"])
 def test_a_held_job_can_be_cancelled_deleted_and_comes_back_after_the_release(conn: Connection, action: str) -> None:
-    job = add(conn, payload=HELD)
+    job = conn.add(payload=HELD)
     number = hold(conn)
     getattr(operator, action)(conn, [job.id], actor=ACTOR)
     release(conn, number)
     if action == "delete":
-        assert not is_queued(conn, job.id)
+        assert not conn.is_queued(job.id)
         assert operator.restore(conn, [job.id], actor=ACTOR)[0].ok
     else:
         assert operator.retry(conn, [job.id], actor=ACTOR)[0].code == "due-now"
@@ -600,13 +581,13 @@ def test_a_held_job_can_be_cancelled_deleted_and_comes_back_after_the_release(co
 
 def test_health_lists_due_jobs_that_a_hold_keeps_and_stays_green_until_one_is_about_to_expire(conn: Connection) -> None:
     announce(conn, types=["alpha"])
-    add(conn, payload=HELD)
+    conn.add(payload=HELD)
     number = hold(conn, reason="INC-1")
     words = "1 job is due, and hold", "by coachId keeps it since", "INC-1", f"`jobdeck release {number}`"
     judged(conn, SIGNAL, Verdict.OK, *words)
-    add(conn, expires_at=now(conn) + timedelta(minutes=5))
+    conn.add(expires_at=conn.now() + timedelta(minutes=5))
     judged(conn, SIGNAL, Verdict.OK, "1 job is due")
-    add(conn, payload=HELD, expires_at=now(conn) + timedelta(minutes=5))
+    conn.add(payload=HELD, expires_at=conn.now() + timedelta(minutes=5))
     list(holds.carry_out(conn, number))
     judged(conn, SIGNAL, Verdict.CRITICAL, "2 jobs are due", "The first expires at")
 
@@ -614,13 +595,13 @@ def test_health_lists_due_jobs_that_a_hold_keeps_and_stays_green_until_one_is_ab
 def test_several_holds_of_a_type_are_one_finding(conn: Connection) -> None:
     announce(conn, types=["alpha"])
     for payload in (HELD, FREE):
-        add(conn, payload=payload)
+        conn.add(payload=payload)
         hold(conn, payload["coachId"])
     judged(conn, SIGNAL, Verdict.OK, "2 jobs are due, and 2 holds keep them", "`jobdeck hold` lists them")
 
 
 def test_a_held_job_is_held_in_lists_and_its_hold_in_the_first_screen(conn: Connection) -> None:
-    job = add(conn, payload=HELD)
+    job = conn.add(payload=HELD)
     number = hold(conn)
     seen = jobs_read.snapshot(Filter()).run(conn)
     assert seen.page.standings[job.id] == "held"

@@ -8,42 +8,20 @@ from datetime import timedelta
 from functools import partial
 from uuid import UUID
 
-import psycopg
 import pytest
 from psycopg import sql
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, NewJob, Status, Ticket
 from jobdeck.core.queue import leases, operator, producer
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    Parallel,
-    add,
-    advance,
-    claim,
-    claim_one,
-    finish,
-    finish_one,
-    is_queued,
-    job_row,
-    lose,
-    now,
-    reap,
-    report,
-    rows,
-    run_once,
-    value,
-    waits_for_a_lock,
-)
+from tests.support.queue import ACTOR, Connection, Parallel, report
 from tests.support.waiting import PATIENCE, rounds
 
 
 def heads(conn: Connection) -> int:
     """How many pending keyed jobs stand in the claim's index."""
     return int(
-        value(
-            conn,
+        conn.value(
             "SELECT count(*) FROM job_queue WHERE status = 'pending' AND concurrency_key IS NOT NULL AND NOT in_line",
         )
     )
@@ -51,48 +29,48 @@ def heads(conn: Connection) -> int:
 
 class TestConcurrencyKeys:
     def test_no_two_running_jobs_share_a_key_and_others_are_not_held_up(self, conn: Connection) -> None:
-        first = add(conn, concurrency_key="k")
-        second = add(conn, concurrency_key="k")
-        other = add(conn, concurrency_key="other")
-        free = add(conn)
-        assert [job.id for job in claim(conn)] == [first.id, other.id, free.id]
-        assert claim(conn) == []
-        assert job_row(conn, second.id)["status"] == "pending"
+        first = conn.add(concurrency_key="k")
+        second = conn.add(concurrency_key="k")
+        other = conn.add(concurrency_key="other")
+        free = conn.add()
+        assert [job.id for job in conn.claim()] == [first.id, other.id, free.id]
+        assert conn.claim() == []
+        assert conn.job_row(second.id)["status"] == "pending"
 
     def test_a_key_holds_across_task_types(self, conn: Connection) -> None:
-        first = add(conn, "alpha", concurrency_key="k")
-        second = add(conn, "beta", concurrency_key="k")
-        (running,) = claim(conn, ["alpha", "beta"])
+        first = conn.add("alpha", concurrency_key="k")
+        second = conn.add("beta", concurrency_key="k")
+        (running,) = conn.claim(["alpha", "beta"])
         assert running.id == first.id
-        finish_one(conn, running)
-        assert claim_one(conn, ["alpha", "beta"]).id == second.id
+        conn.finish_one(running)
+        assert conn.claim_one(["alpha", "beta"]).id == second.id
 
     @pytest.mark.parametrize("outcome", ["succeeded", "failed", "cancelled", "continued", "released"])
     def test_the_next_in_line_runs_when_the_first_has_ended(self, conn: Connection, outcome: str) -> None:
-        first = add(conn, concurrency_key="k", run_at=now(conn) - timedelta(minutes=2))
-        second = add(conn, concurrency_key="k", run_at=now(conn) - timedelta(minutes=1))
-        finish_one(conn, claim_one(conn), outcome, permanent=True, checkpoint={}, delay=3600.0)
+        first = conn.add(concurrency_key="k", run_at=conn.now() - timedelta(minutes=2))
+        second = conn.add(concurrency_key="k", run_at=conn.now() - timedelta(minutes=1))
+        conn.finish_one(conn.claim_one(), outcome, permanent=True, checkpoint={}, delay=3600.0)
         expected = first.id if outcome == "released" else second.id
-        assert claim_one(conn).id == expected
+        assert conn.claim_one().id == expected
 
     def test_a_lost_run_frees_its_key(self, conn: Connection) -> None:
-        add(conn, concurrency_key="k")
-        second = add(conn, concurrency_key="k")
-        claim_one(conn)
-        lose(conn)
-        assert claim_one(conn).id == second.id
+        conn.add(concurrency_key="k")
+        second = conn.add(concurrency_key="k")
+        conn.claim_one()
+        conn.lose()
+        assert conn.claim_one().id == second.id
 
     def test_a_line_is_served_by_priority_then_due_time(self, conn: Connection) -> None:
-        at = now(conn) - timedelta(hours=1)
-        add(conn, concurrency_key="k", run_at=at)
-        running = claim_one(conn)
-        late = add(conn, concurrency_key="k", run_at=at + timedelta(minutes=2))
-        early = add(conn, concurrency_key="k", run_at=at + timedelta(minutes=1))
-        urgent = add(conn, concurrency_key="k", run_at=at + timedelta(minutes=3), priority=5)
+        at = conn.now() - timedelta(hours=1)
+        conn.add(concurrency_key="k", run_at=at)
+        running = conn.claim_one()
+        late = conn.add(concurrency_key="k", run_at=at + timedelta(minutes=2))
+        early = conn.add(concurrency_key="k", run_at=at + timedelta(minutes=1))
+        urgent = conn.add(concurrency_key="k", run_at=at + timedelta(minutes=3), priority=5)
         served = []
         while True:
-            finish_one(conn, running)
-            claimed = claim(conn)
+            conn.finish_one(running)
+            claimed = conn.claim()
             if not claimed:
                 break
             (running,) = claimed
@@ -100,107 +78,107 @@ class TestConcurrencyKeys:
         assert served == [urgent.id, early.id, late.id]
 
     def test_a_job_that_is_not_due_does_not_hold_up_the_line(self, conn: Connection) -> None:
-        later = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
-        due = add(conn, concurrency_key="k")
-        assert claim_one(conn).id == due.id
-        finish_one(conn, report_target(conn, due.id))
-        advance(conn, timedelta(hours=2))
-        assert claim_one(conn).id == later.id
+        later = conn.add(concurrency_key="k", run_at=conn.now() + timedelta(hours=1))
+        due = conn.add(concurrency_key="k")
+        assert conn.claim_one().id == due.id
+        conn.finish_one(report_target(conn, due.id))
+        conn.advance(timedelta(hours=2))
+        assert conn.claim_one().id == later.id
 
     def test_a_job_that_comes_due_before_the_first_of_its_line_runs_first(self, conn: Connection) -> None:
-        add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=2))
-        sooner = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
+        conn.add(concurrency_key="k", run_at=conn.now() + timedelta(hours=2))
+        sooner = conn.add(concurrency_key="k", run_at=conn.now() + timedelta(hours=1))
         assert leases.next_due(conn, ["alpha"])[1] == sooner.run_at
-        advance(conn, timedelta(minutes=61))
-        assert claim_one(conn).id == sooner.id
+        conn.advance(timedelta(minutes=61))
+        assert conn.claim_one().id == sooner.id
 
     def test_a_long_line_stands_outside_the_index_that_claims_read(self, conn: Connection) -> None:
         producer.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(500)], actor=ACTOR)
         assert heads(conn) == 1
-        assert len(claim(conn, limit=50)) == 1
+        assert len(conn.claim(limit=50)) == 1
         assert heads(conn) == 0
 
     def test_a_whole_line_is_served_one_after_another(self, conn: Connection) -> None:
         ids = producer.enqueue_many(conn, [NewJob("alpha", concurrency_key="k") for _ in range(40)], actor=ACTOR)
         served = []
         for _ in ids:
-            running = claim_one(conn)
+            running = conn.claim_one()
             served.append(running.id)
-            finish_one(conn, running)
+            conn.finish_one(running)
         assert served == ids
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     @pytest.mark.parametrize("action", ["cancel", "delete", "edit"])
     def test_the_line_moves_up_when_an_operator_takes_its_first_away(self, conn: Connection, action: str) -> None:
-        first = add(conn, concurrency_key="k")
-        second = add(conn, concurrency_key="k")
+        first = conn.add(concurrency_key="k")
+        second = conn.add(concurrency_key="k")
         if action == "cancel":
             operator.cancel(conn, [first.id], actor=ACTOR)
         elif action == "delete":
             operator.delete(conn, [first.id], actor=ACTOR)
         else:
-            later = (now(conn) + timedelta(hours=1)).isoformat()
+            later = (conn.now() + timedelta(hours=1)).isoformat()
             operator.edit(conn, first.id, changes={"run_at": later}, actor=ACTOR)
-        assert claim_one(conn).id == second.id
+        assert conn.claim_one().id == second.id
 
     def test_run_now_of_a_job_behind_a_busy_key_says_so_and_waits(self, conn: Connection) -> None:
-        add(conn, concurrency_key="k")
-        second = add(conn, concurrency_key="k", run_at=now(conn) + timedelta(hours=1))
-        running = claim_one(conn)
+        conn.add(concurrency_key="k")
+        second = conn.add(concurrency_key="k", run_at=conn.now() + timedelta(hours=1))
+        running = conn.claim_one()
         (result,) = operator.retry(conn, [second.id], actor=ACTOR)
         assert result.ok
         assert "concurrency key" in result.message
-        assert claim(conn) == []
-        finish_one(conn, running)
-        assert claim_one(conn).id == second.id
+        assert conn.claim() == []
+        conn.finish_one(running)
+        assert conn.claim_one().id == second.id
 
     def test_a_retried_job_goes_ahead_of_less_urgent_ones_as_a_new_one_does(self, conn: Connection) -> None:
-        urgent = add(conn, concurrency_key="k", priority=50)
-        finish_one(conn, claim_one(conn), "failed", permanent=True)
-        others = [add(conn, concurrency_key="k").id for _ in range(2)]
+        urgent = conn.add(concurrency_key="k", priority=50)
+        conn.finish_one(conn.claim_one(), "failed", permanent=True)
+        others = [conn.add(concurrency_key="k").id for _ in range(2)]
         (result,) = operator.retry(conn, [urgent.id], actor=ACTOR)
-        assert (result.code, [job.id for job in claim(conn)]) == ("due-now", [urgent.id])
-        assert [job_row(conn, job)["in_line"] for job in others] == [True, True]
+        assert (result.code, [job.id for job in conn.claim()]) == ("due-now", [urgent.id])
+        assert [conn.job_row(job)["in_line"] for job in others] == [True, True]
 
     def test_run_now_of_a_job_with_a_key_that_waits_for_another_job_names_that_job(self, conn: Connection) -> None:
-        first = add(conn, "beta")
-        second = add(conn, concurrency_key="k", blocked_by=first.id)
+        first = conn.add("beta")
+        second = conn.add(concurrency_key="k", blocked_by=first.id)
         (result,) = operator.retry(conn, [second.id], actor=ACTOR)
         assert (result.code, str(first.id) in result.message) == ("due-blocked", True)
-        clauses = {row["clause"]: row["code"] for row in rows(conn, "SELECT * FROM job_queue_why(%s)", second.id)}
+        clauses = {row["clause"]: row["code"] for row in conn.rows("SELECT * FROM job_queue_why(%s)", second.id)}
         assert (clauses["dependencies"], clauses["concurrency"]) == ("waits-for-blocker", "concurrency-key-free")
 
     def test_a_restored_job_stands_in_line_again(self, conn: Connection) -> None:
-        job = add(conn, concurrency_key="k")
+        job = conn.add(concurrency_key="k")
         operator.delete(conn, [job.id], actor=ACTOR)
-        add(conn, concurrency_key="k")
-        running = claim_one(conn)
+        conn.add(concurrency_key="k")
+        running = conn.claim_one()
         operator.restore(conn, [job.id], actor=ACTOR)
-        assert claim(conn) == []
-        finish_one(conn, running)
-        assert claim_one(conn).id == job.id
+        assert conn.claim() == []
+        conn.finish_one(running)
+        assert conn.claim_one().id == job.id
 
     def test_a_batch_of_finishes_moves_every_line_up(self, conn: Connection) -> None:
         for key in ("a", "b", "c"):
-            add(conn, concurrency_key=key)
-            add(conn, concurrency_key=key)
-        running = claim(conn)
+            conn.add(concurrency_key=key)
+            conn.add(concurrency_key=key)
+        running = conn.claim()
         assert len(running) == 3
-        finish(conn, *[report(job) for job in running])
-        assert len(claim(conn)) == 3
+        conn.finish(*[report(job) for job in running])
+        assert len(conn.claim()) == 3
 
     def test_a_producers_own_inserts_with_one_key_run_one_at_a_time(self, conn: Connection) -> None:
         conn.execute(
             "INSERT INTO job_queue (task_type, concurrency_key) SELECT 'alpha', 'k' FROM generate_series(1, 5)"
         )
         for _ in range(5):
-            finish_one(conn, claim_one(conn))
-        assert claim(conn) == []
+            conn.finish_one(conn.claim_one())
+        assert conn.claim() == []
 
 
 def report_target(conn: Connection, job_id: UUID) -> ClaimedJob:
     """The running job as its worker knows it."""
-    row = job_row(conn, job_id)
+    row = conn.job_row(job_id)
     return ClaimedJob(
         job_id, row["run_token"], row["task_type"], row["payload"], row["attempts"], row["max_attempts"],
         row["run_at"], row["started_at"], row["is_recurring"], row["checkpoint"], row["cycle"],
@@ -217,12 +195,12 @@ class TestConcurrencyKeysUnderContention:
                 "INSERT INTO job_queue (task_type, concurrency_key) SELECT 'alpha', %s FROM generate_series(1, 4)",
                 (key,),
             )
-            shares = Parallel(database_url)(*[lambda link: claim(link, limit=1) for _ in range(3)])
+            shares = Parallel(database_url)(*[lambda link: link.claim(limit=1) for _ in range(3)])
             taken = [job for share in shares for job in share]
             assert len(taken) <= 1
-            rest = claim(conn)
+            rest = conn.claim()
             assert len(taken) + len(rest) == 1
-            finish_one(conn, [*taken, *rest][0])
+            conn.finish_one([*taken, *rest][0])
             conn.execute("DELETE FROM job_queue")
 
     def test_a_claim_that_has_not_seen_another_commit_does_not_take_its_key(
@@ -230,12 +208,12 @@ class TestConcurrencyKeysUnderContention:
     ) -> None:
         conn.execute("INSERT INTO job_queue (task_type, concurrency_key) VALUES ('alpha', 'k'), ('beta', 'k')")
         with conn.transaction():
-            (held,) = claim(conn, ["alpha"])
-            (others,) = Parallel(database_url)(lambda link: claim(link, ["beta"]))
+            (held,) = conn.claim(["alpha"])
+            (others,) = Parallel(database_url)(lambda link: link.claim(["beta"]))
             assert others == []
-        assert claim(conn, ["beta"]) == []
-        finish_one(conn, held)
-        assert len(claim(conn, ["beta"])) == 1
+        assert conn.claim(["beta"]) == []
+        conn.finish_one(held)
+        assert len(conn.claim(["beta"])) == 1
 
     def test_workers_at_once_never_run_two_of_a_key_and_serve_all(self, conn: Connection, database_url: str) -> None:
         jobs = [NewJob("alpha", concurrency_key=f"k{number % 5}") for number in range(60)]
@@ -244,64 +222,63 @@ class TestConcurrencyKeysUnderContention:
         def work(link: Connection) -> list[int]:
             together = []
             for _ in range(400):
-                claimed = claim(link, limit=3)
+                claimed = link.claim(limit=3)
                 together.append(
-                    value(
-                        link,
+                    link.value(
                         """
                         SELECT count(*) - count(DISTINCT concurrency_key) FROM job_queue WHERE status = 'running'
                         """,
                     )
                 )
-                finish(link, *[report(job) for job in claimed])
-                if not claimed and not value(link, "SELECT count(*) FROM job_queue"):
+                link.finish(*[report(job) for job in claimed])
+                if not claimed and not link.value("SELECT count(*) FROM job_queue"):
                     break
             return together
 
         shares = Parallel(database_url)(work, work, work)
         assert {count for share in shares for count in share} == {0}
-        assert value(conn, "SELECT count(*) FROM job_queue") == 0
-        assert value(conn, "SELECT count(*) FROM job_runs WHERE outcome = 'succeeded'") == 60
+        assert conn.value("SELECT count(*) FROM job_queue") == 0
+        assert conn.value("SELECT count(*) FROM job_runs WHERE outcome = 'succeeded'") == 60
 
 
 class TestBlockers:
     def test_a_chain_runs_in_order(self, conn: Connection) -> None:
         with conn.transaction():
-            first = add(conn)
-            second = add(conn, blocked_by=first.id)
-            third = add(conn, blocked_by=second.id)
+            first = conn.add()
+            second = conn.add(blocked_by=first.id)
+            third = conn.add(blocked_by=second.id)
         served = []
         for _ in range(3):
-            running = claim_one(conn)
+            running = conn.claim_one()
             served.append(running.id)
-            finish_one(conn, running)
+            conn.finish_one(running)
         assert served == [first.id, second.id, third.id]
 
     def test_many_may_wait_for_one(self, conn: Connection) -> None:
-        first = add(conn, "beta")
-        ids = [add(conn, blocked_by=first.id).id for _ in range(5)]
-        run_once(conn, ["beta"])
-        assert [job.id for job in claim(conn)] == ids
+        first = conn.add("beta")
+        ids = [conn.add(blocked_by=first.id).id for _ in range(5)]
+        conn.run_once(["beta"])
+        assert [job.id for job in conn.claim()] == ids
 
     @pytest.mark.parametrize("outcome", ["continued", "released", "failed"])
     def test_a_blocker_that_is_not_done_yet_is_still_waited_for(self, conn: Connection, outcome: str) -> None:
-        first = add(conn, "beta")
-        second = add(conn, blocked_by=first.id)
-        run_once(conn, ["beta"], outcome, checkpoint={}, retry_after=0)
-        assert claim(conn) == []
-        assert job_row(conn, second.id)["blocked_by"] == first.id
+        first = conn.add("beta")
+        second = conn.add(blocked_by=first.id)
+        conn.run_once(["beta"], outcome, checkpoint={}, retry_after=0)
+        assert conn.claim() == []
+        assert conn.job_row(second.id)["blocked_by"] == first.id
 
     def test_partial_counts_as_a_success(self, conn: Connection) -> None:
-        first = add(conn, "beta")
-        second = add(conn, blocked_by=first.id)
-        run_once(conn, ["beta"], "partial")
-        assert claim_one(conn).id == second.id
+        first = conn.add("beta")
+        second = conn.add(blocked_by=first.id)
+        conn.run_once(["beta"], "partial")
+        assert conn.claim_one().id == second.id
 
     def test_a_keyed_blocker_frees_its_waiters_too(self, conn: Connection) -> None:
-        first = add(conn, "beta", concurrency_key="k")
-        second = add(conn, blocked_by=first.id, concurrency_key="k")
-        run_once(conn, ["beta"])
-        assert claim_one(conn).id == second.id
+        first = conn.add("beta", concurrency_key="k")
+        second = conn.add(blocked_by=first.id, concurrency_key="k")
+        conn.run_once(["beta"])
+        assert conn.claim_one().id == second.id
 
     @pytest.mark.parametrize(
         ("how", "end"),
@@ -313,24 +290,24 @@ class TestBlockers:
     def test_when_it_can_no_longer_succeed_the_whole_chain_is_cancelled_with_the_reason(
         self, conn: Connection, how: str, end: str
     ) -> None:
-        expires_at = now(conn) + timedelta(minutes=1) if how == "expire" else None
-        first = add(conn, "beta", max_attempts=1, expires_at=expires_at)
-        second = add(conn, blocked_by=first.id)
-        third = add(conn, blocked_by=second.id)
+        expires_at = conn.now() + timedelta(minutes=1) if how == "expire" else None
+        first = conn.add("beta", max_attempts=1, expires_at=expires_at)
+        second = conn.add(blocked_by=first.id)
+        third = conn.add(blocked_by=second.id)
         if how == "cancel":
             operator.cancel(conn, [first.id], actor=ACTOR)
         elif how == "delete":
             operator.delete(conn, [first.id], actor=ACTOR)
         elif how == "lost":
-            claim_one(conn, ["beta"])
-            lose(conn)
+            conn.claim_one(["beta"])
+            conn.lose()
         elif how == "expire":
-            advance(conn, timedelta(minutes=2))
-            reap(conn)
+            conn.advance(timedelta(minutes=2))
+            conn.reap()
         else:
-            run_once(conn, ["beta"], how)
+            conn.run_once(["beta"], how)
         for job, blocker, words in ((second, first, end), (third, second, "was cancelled")):
-            row = job_row(conn, job.id)
+            row = conn.job_row(job.id)
             assert (row["status"], row["last_outcome"]) == ("cancelled", "cancelled")
             assert row["last_error"] == f"Cancelled because its blocker, job {blocker.id}, {words}."
             assert row["completed_at"] is not None
@@ -338,82 +315,82 @@ class TestBlockers:
     def test_a_success_that_is_over_frees_and_a_failed_cycle_of_a_series_does_not_cancel(
         self, conn: Connection
     ) -> None:
-        series = add(conn, "beta", recurrence_interval_minutes=60)
-        waiting = add(conn, blocked_by=series.id)
-        run_once(conn, ["beta"], "failed", permanent=True)
-        assert job_row(conn, waiting.id)["status"] == "pending"
-        advance(conn, timedelta(hours=1))
-        run_once(conn, ["beta"])
-        assert claim_one(conn).id == waiting.id
+        series = conn.add("beta", recurrence_interval_minutes=60)
+        waiting = conn.add(blocked_by=series.id)
+        conn.run_once(["beta"], "failed", permanent=True)
+        assert conn.job_row(waiting.id)["status"] == "pending"
+        conn.advance(timedelta(hours=1))
+        conn.run_once(["beta"])
+        assert conn.claim_one().id == waiting.id
 
     @pytest.mark.parametrize("waited_for", [True, False])
     def test_a_success_calls_idle_workers_for_the_jobs_that_waited_for_it_and_for_no_others(
         self, conn: Connection, *, waited_for: bool
     ) -> None:
-        first = add(conn, "beta")
-        add(conn, "gamma", blocked_by=first.id if waited_for else add(conn, "delta").id)
+        first = conn.add("beta")
+        conn.add("gamma", blocked_by=first.id if waited_for else conn.add("delta").id)
         conn.execute('LISTEN "public.job_queue"')
-        run_once(conn, ["beta"])
+        conn.run_once(["beta"])
         conn.execute("NOTIFY \"public.job_queue\", 'last'")
         told = [notice.payload for notice in conn.notifies(timeout=PATIENCE, stop_after=2 if waited_for else 1)]
         assert told == ["", "last"] if waited_for else told == ["last"]
 
     def test_a_waiting_job_that_is_due_is_not_in_the_claims_way(self, conn: Connection) -> None:
-        first = add(conn, "beta", run_at=now(conn) + timedelta(hours=1))
+        first = conn.add("beta", run_at=conn.now() + timedelta(hours=1))
         for _ in range(20):
-            add(conn, blocked_by=first.id, priority=100)
-        free = add(conn)
-        assert claim_one(conn).id == free.id
+            conn.add(blocked_by=first.id, priority=100)
+        free = conn.add()
+        assert conn.claim_one().id == free.id
 
     def test_full_sync_is_two_jobs_in_one_transaction(self, conn: Connection) -> None:
         with conn.transaction(force_rollback=True):
-            first = add(conn, "game_platform_sync")
-            add(conn, "game_platform_totals_sweep", blocked_by=first.id)
-        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+            first = conn.add("game_platform_sync")
+            conn.add("game_platform_totals_sweep", blocked_by=first.id)
+        assert conn.value("SELECT count(*) FROM job_queue") == 0
 
     @pytest.mark.parametrize("action", ["cancel", "edit"])
     @pytest.mark.parametrize("outcome", ["succeeded", "failed"])
     def test_a_finish_and_an_action_on_the_job_that_waits_for_it_do_not_wait_for_each_other(
         self, conn: Connection, database_url: str, action: str, outcome: str
     ) -> None:
-        first = add(conn, concurrency_key="k")
-        second = add(conn, concurrency_key="k", blocked_by=first.id)
-        running = claim_one(conn)
+        first = conn.add(concurrency_key="k")
+        second = conn.add(concurrency_key="k", blocked_by=first.id)
+        running = conn.claim_one()
         answers = []
-        with psycopg.connect(database_url, autocommit=True) as other:
-            finishing = partial(finish_one, other, running, outcome, permanent=True)
+        with Connection.connect(database_url, autocommit=True) as other:
+            finishing = partial(Connection.finish_one, other, running, outcome, permanent=True)
             thread = threading.Thread(target=lambda: answers.append(finishing()))
             with conn.transaction():
                 conn.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (second.id,))
                 thread.start()
-                waits_for_a_lock(conn, other.info.backend_pid, unless=lambda: not thread.is_alive())
+                conn.until_blocked(other.info.backend_pid, unless=lambda: not thread.is_alive())
                 if action == "cancel":
                     assert operator.cancel(conn, [second.id], actor=ACTOR)[0].ok
                 else:
                     assert operator.edit(conn, second.id, changes={"priority": 1}, actor=ACTOR).ok
             thread.join(timeout=PATIENCE)
         assert [answer.recorded.value for answer in answers] == [outcome]
-        reap(conn)
-        row = job_row(conn, second.id)
+        conn.reap()
+        row = conn.job_row(second.id)
         if action == "edit" and outcome == "succeeded":
-            assert claim_one(conn).id == second.id
+            assert conn.claim_one().id == second.id
         else:
             assert row["status"] == "cancelled"
 
 
 def test_what_waits_for_a_job_that_was_deleted_by_hand_is_found_within_an_hour(conn: Connection) -> None:
-    gone = add(conn, concurrency_key="k")
-    next_in_line = add(conn, concurrency_key="k")
-    waiting = add(conn, blocked_by=gone.id)
-    paused = add(conn, recurrence_interval_minutes=15)
+    gone = conn.add(concurrency_key="k")
+    next_in_line = conn.add(concurrency_key="k")
+    waiting = conn.add(blocked_by=gone.id)
+    paused = conn.add(recurrence_interval_minutes=15)
     operator.pause_series(conn, paused.id, actor=ACTOR)
-    reap(conn)
+    conn.reap()
     conn.execute("DELETE FROM job_queue WHERE id = %s", (gone.id,))
-    advance(conn, timedelta(minutes=61))
-    reap(conn)
-    reap(conn)
-    assert [job.id for job in claim(conn)] == [next_in_line.id]
-    assert [job_row(conn, job.id)["status"] for job in (waiting, paused)] == ["cancelled", "pending"]
+    conn.advance(timedelta(minutes=61))
+    conn.reap()
+    conn.reap()
+    assert [job.id for job in conn.claim()] == [next_in_line.id]
+    assert [conn.job_row(job.id)["status"] for job in (waiting, paused)] == ["cancelled", "pending"]
 
 
 class TestDedupeUnderContention:
@@ -437,12 +414,12 @@ class TestDedupeUnderContention:
     ) -> None:
         answers: list[Ticket] = []
         new = NewJob("alpha", dedupe_key="sync")
-        with psycopg.connect(database_url, autocommit=True) as other:
+        with Connection.connect(database_url, autocommit=True) as other:
             thread = threading.Thread(target=lambda: answers.append(producer.enqueue(other, new, actor=ACTOR)))
             with conn.transaction(force_rollback=taken_back):
-                first = add(conn, dedupe_key="sync")
+                first = conn.add(dedupe_key="sync")
                 thread.start()
-                waits_for_a_lock(conn, other.info.backend_pid)
+                conn.until_blocked(other.info.backend_pid)
             thread.join(timeout=PATIENCE)
         (answer,) = answers
         assert answer.created is taken_back
@@ -455,20 +432,20 @@ class TestDedupeUnderContention:
         )
         ids = [job_id for share in shares for job_id in share]
         assert len(ids) == len(set(ids)) == 300
-        assert value(conn, "SELECT count(*) FROM job_queue") == 300
+        assert conn.value("SELECT count(*) FROM job_queue") == 300
 
     @pytest.mark.slow
     def test_finish_and_enqueue_at_once_never_lose_the_key(self, conn: Connection, database_url: str) -> None:
         for number in range(10):
-            add(conn, dedupe_key=f"sync-{number}")
-            running = claim_one(conn)
+            conn.add(dedupe_key=f"sync-{number}")
+            running = conn.claim_one()
             new = NewJob("beta", dedupe_key=f"sync-{number}")
             _, answer = Parallel(database_url)(
-                partial(finish_one, claimed=running),
+                partial(Connection.finish_one, claimed=running),
                 partial(producer.enqueue, new=new, actor=ACTOR),
             )
             assert answer.created or answer.job_id == running.id
-            assert not is_queued(conn, running.id)
+            assert not conn.is_queued(running.id)
 
 
 @pytest.mark.slow
@@ -479,32 +456,32 @@ def test_operators_workers_and_producers_at_once_break_nothing(conn: Connection,
         for number in range(30):
             # What holds the dedupe key may be over by the time that another is to wait for it.
             with suppress(Refused), link.transaction():
-                first = add(link, concurrency_key="k", dedupe_key=f"d{number % 3}")
-                add(link, concurrency_key="k", blocked_by=first.id)
+                first = link.add(concurrency_key="k", dedupe_key=f"d{number % 3}")
+                link.add(concurrency_key="k", blocked_by=first.id)
 
     def work(link: Connection) -> None:
         for number in range(60):
             outcome = ("succeeded", "failed", "continued", "released")[number % 4]
-            finish(link, *[report(job, outcome, checkpoint={}, retry_after=0) for job in claim(link, limit=3)])
-            reap(link)
+            link.finish(*[report(job, outcome, checkpoint={}, retry_after=0) for job in link.claim(limit=3)])
+            link.reap()
 
     def operate(link: Connection) -> None:
         for _ in range(30):
-            ids = [row["id"] for row in rows(link, "SELECT id FROM job_queue ORDER BY random() LIMIT 4")]
+            ids = [row["id"] for row in link.rows("SELECT id FROM job_queue ORDER BY random() LIMIT 4")]
             operator.cancel(link, ids[:1], actor=ACTOR)
             operator.retry(link, ids[1:2], actor=ACTOR)
             operator.delete(link, ids[2:3], actor=ACTOR)
             operator.restore(link, ids[2:3], actor=ACTOR)
 
     Parallel(database_url)(produce, work, work, operate)
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
+    assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'running'") == 0
     for _ in rounds("a claim that finds nothing"):
-        reap(conn)
-        claimed = claim(conn)
+        conn.reap()
+        claimed = conn.claim()
         for job in claimed:
-            assert finish_one(conn, job).status in {None, Status.CANCELLED}
+            assert conn.finish_one(job).status in {None, Status.CANCELLED}
         # A line whose key another session had locked is claimed a moment later.
-        if not claimed and not value(conn, "SELECT count(*) FROM job_recheck WHERE due_at IS NOT NULL"):
+        if not claimed and not conn.value("SELECT count(*) FROM job_recheck WHERE due_at IS NOT NULL"):
             break
-    left = {row["status"] for row in rows(conn, "SELECT DISTINCT status FROM job_queue")}
+    left = {row["status"] for row in conn.rows("SELECT DISTINCT status FROM job_queue")}
     assert left <= {"failed", "cancelled"}

@@ -13,43 +13,33 @@ from jobdeck.core.read import jobs
 from jobdeck.core.read.type_settings import type_lines
 from tests.core.queue.test_limits import limit, limit_clause, many
 from tests.support.health import announce
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    audit_rows,
-    changes_nothing,
-    claim,
-    finish_one,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection
 
 
 class TestCanaries:
     def test_a_canary_waits_for_a_place_of_its_type_and_is_told_so(self, conn: Connection) -> None:
         limit(conn, max_running=1)
         many(conn, 2)
-        (running,) = claim(conn)
-        (waiting,) = rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")
+        (running,) = conn.claim()
+        (waiting,) = conn.rows("SELECT id FROM job_queue WHERE status = 'pending'")
         announce(conn)
         conn.execute("SELECT job_queue_ask_canary(%s, 1, 'kim', NULL, false)", (waiting["id"],))
-        assert claim(conn) == []
-        (told,) = rows(conn, "SELECT code FROM job_canaries c CROSS JOIN job_queue_canary(c.id)")
+        assert conn.claim() == []
+        (told,) = conn.rows("SELECT code FROM job_canaries c CROSS JOIN job_queue_canary(c.id)")
         assert told["code"] == "type-full"
-        finish_one(conn, running)
-        (canary,) = claim(conn)
+        conn.finish_one(running)
+        (canary,) = conn.claim()
         assert (canary.id, canary.is_canary) == (waiting["id"], True)
         many(conn, 1)
-        assert claim(conn) == []
+        assert conn.claim() == []
 
 
 class TestWhy:
     def test_says_that_it_waits_for_a_place_or_for_the_rate_or_how_many_run(self, conn: Connection) -> None:
         limit(conn, max_running=1)
         many(conn, 3)
-        (held,) = claim(conn)
-        (waiting, *_) = [row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")]
+        (held,) = conn.claim()
+        (waiting, *_) = [row["id"] for row in conn.rows("SELECT id FROM job_queue WHERE status = 'pending'")]
         told = limit_clause(conn, waiting)
         assert told is not None
         assert (told[0], told[1].partition(", since ")[0]) == (
@@ -59,22 +49,22 @@ class TestWhy:
         assert limit_clause(conn, waiting) == (True, "1 of 2 places of this type are taken.")
         limit(conn, max_running=None, rate_runs=1, rate_seconds=3600)
         assert limit_clause(conn, waiting) == (True, "The rate of this type lets a job start.")
-        claim(conn)
-        waiting = rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")[0]["id"]
+        conn.claim()
+        waiting = conn.rows("SELECT id FROM job_queue WHERE status = 'pending'")[0]["id"]
         assert limit_clause(conn, waiting) == (False, "Waits for the rate: next in 3600 s.")
 
     def test_is_silent_about_types_without_limits_and_jobs_that_run(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         assert limit_clause(conn, job.id) is None
         limit(conn, max_running=1)
-        claim(conn)
+        conn.claim()
         assert limit_clause(conn, job.id) is None
 
     def test_says_how_many_of_the_key_run(self, conn: Connection) -> None:
         limit(conn, max_per_key=2)
         many(conn, 3, concurrency_key="k")
-        claim(conn)
-        (waiting,) = rows(conn, "SELECT id FROM job_queue WHERE status = 'pending'")
+        conn.claim()
+        (waiting,) = conn.rows("SELECT id FROM job_queue WHERE status = 'pending'")
         found = next(one for one in jobs.why(waiting["id"]).run(conn) if one.name == "concurrency")
         assert (found.holds, found.evidence) == (False, "2 of 2 places of the same concurrency key are taken.")
 
@@ -83,13 +73,13 @@ class TestSetting:
     def test_limits_are_kept_listed_and_in_the_audit(self, conn: Connection) -> None:
         limit(conn, max_running=5, max_per_key=2, rate_runs=100, rate_seconds=60, rate_burst=10)
         many(conn, 3)
-        claim(conn, limit=2)
+        conn.claim(limit=2)
         (line,) = type_lines().run(conn)
         assert line.limits == ("2 of 5 run", "100/m start, 10 at once", "2 per key run")
         limit(conn, rate_runs=None, rate_seconds=None, rate_burst=None)
         (line,) = type_lines().run(conn)
         assert line.limits == ("2 of 5 run", "2 per key run")
-        changes = [row["after"] for row in audit_rows(conn, "set type")]
+        changes = [row["after"] for row in conn.audit_rows("set type")]
         assert (changes[0]["max_running"], changes[1]["rate_runs"]) == (5, None)
 
     @pytest.mark.parametrize(
@@ -117,13 +107,13 @@ class TestSetting:
     def test_what_is_no_limit_is_refused_in_a_sentence_and_changes_nothing(
         self, conn: Connection, changes: dict[str, Any], words: str
     ) -> None:
-        with changes_nothing(conn), pytest.raises(Refused, match=words):
+        with conn.changes_nothing(), pytest.raises(Refused, match=words):
             conn_set(conn, changes)
 
     def test_a_rate_without_a_burst_of_its_own_forgets_that_of_the_rate_before(self, conn: Connection) -> None:
         limit(conn, rate_runs=10, rate_seconds=10, rate_burst=5)
         limit(conn, rate_runs=None, rate_seconds=None)
-        assert value(conn, "SELECT rate_burst FROM job_types") is None
+        assert conn.value("SELECT rate_burst FROM job_types") is None
 
 
 def conn_set(conn: Connection, changes: dict[str, Any]) -> None:

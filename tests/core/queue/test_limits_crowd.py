@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 import psycopg
 import pytest
@@ -22,7 +22,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob, FinishedRun, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
-from tests.support.queue import ACTOR, Connection, moment, value
+from tests.support.queue import ACTOR, Connection, moment
 
 LIMITED: Final = ("alpha", "beta")
 TYPES: Final = (*LIMITED, "free")
@@ -76,7 +76,7 @@ class Crowd:
 
     def claim_and_report(self, number: int) -> int:
         die, worker, ran = Random(f"{self.seed} {number}"), f"worker-{number}", 0
-        with psycopg.connect(self.url, autocommit=True) as conn:
+        with Connection.connect(self.url, autocommit=True) as conn:
             while not self.done.is_set():
                 since = self.log.may_hold()
                 jobs = leases.claim(conn, worker, TYPES, die.choice((1, 3, 10)), LEASE)
@@ -92,11 +92,11 @@ class Crowd:
                     # The reaper leaves a lost run to the pass of another worker, which may have looked before.
                     leases.reap(conn, retry_base=0, retry_cap=0)
                     self.done.wait(0.002)
-                if not value(conn, "SELECT count(*) FROM job_queue"):
+                if not conn.value("SELECT count(*) FROM job_queue"):
                     self.done.set()
         return ran
 
-    def lose(self, conn: psycopg.Connection[Any], lost: Sequence[ClaimedJob]) -> None:
+    def lose(self, conn: Connection, lost: Sequence[ClaimedJob]) -> None:
         """As if the worker of these runs had been killed: its leases run out, and the reaper takes the jobs back."""
         for job in lost:
             conn.execute(
@@ -105,7 +105,7 @@ class Crowd:
         if lost:
             leases.reap(conn, retry_base=0, retry_cap=0)
 
-    def report(self, conn: psycopg.Connection[Any], worker: str, jobs: Sequence[ClaimedJob], die: Random) -> None:
+    def report(self, conn: Connection, worker: str, jobs: Sequence[ClaimedJob], die: Random) -> None:
         ways = ("succeeded", "succeeded", "succeeded", "failed", "released", "snoozed")
         runs = [
             FinishedRun(job.id, job.run_token, RunOutcome(die.choice(ways)), *moment(job), retry_after=0.0)
@@ -121,7 +121,7 @@ class Crowd:
     def operate(self) -> None:
         """Changes limits while jobs run."""
         die = Random(self.seed)
-        with psycopg.connect(self.url, autocommit=True) as conn:
+        with Connection.connect(self.url, autocommit=True) as conn:
             while not self.done.wait(0.02):
                 name, most = die.choice(LIMITED), die.choice((1, 2, 5, 8))
                 with self.log.mutex:

@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.examples import machine_settings
-from tests.support.queue import ACTOR, Connection, finish_one, now, reap, rows
+from tests.support.queue import ACTOR, Connection
 from tests.support.queue_model import install_clock
 
 TYPES: Final = ("alpha", "beta", "gamma")
@@ -156,13 +156,13 @@ class LimitMachine(RuleBasedStateMachine):
 
     def claim_all(self) -> None:
         """After a claim that finds no more, no job waits that could run."""
-        reap(self.conn)
+        self.conn.reap()
         # A lost run is tried again after a delay, which may end after the last claim.
-        at = now(self.conn)
+        at = self.conn.now()
         while self.claim(list(TYPES), 50):
             pass
         types, keys = self.types_running(), self.keys_running()
-        due = rows(self.conn, "SELECT * FROM job_queue WHERE status = 'pending' AND run_at <= %s", at)
+        due = self.conn.rows("SELECT * FROM job_queue WHERE status = 'pending' AND run_at <= %s", at)
         closed = {
             name
             for name, one in self.limits.items()
@@ -181,7 +181,7 @@ class LimitMachine(RuleBasedStateMachine):
     def finish(self, place: int, outcome: str) -> None:
         for token in sorted(self.running)[place : place + 2]:
             job, _ = self.running.pop(token)
-            answer = finish_one(self.conn, job, outcome, retry_after=0.0, delay=0.0)
+            answer = self.conn.finish_one(job, outcome, retry_after=0.0, delay=0.0)
             assert answer.recorded != "abandoned"
 
     def lose(self, place: int) -> None:
@@ -192,11 +192,11 @@ class LimitMachine(RuleBasedStateMachine):
             self.conn.execute(
                 "UPDATE job_queue SET lease_expires_at = clock_timestamp() WHERE run_token = %s", (token,)
             )
-            assert reap(self.conn).lost == 1
+            assert self.conn.reap().lost == 1
 
     def late(self) -> None:
         for job in self.lost:
-            assert finish_one(self.conn, job).recorded == "abandoned"
+            assert self.conn.finish_one(job).recorded == "abandoned"
         self.lost.clear()
 
     def set(

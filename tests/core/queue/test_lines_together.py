@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import NamedTuple
 
-import psycopg
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +13,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.queue.test_bulk_cost import calls
 from tests.support.health import announce
-from tests.support.queue import Connection, Row, claim, finish, now, report, rows, value
+from tests.support.queue import Connection, Row, report
 
 KEYS = ("a", "b", "c")
 CAN_RUN = ("alpha", "beta")
@@ -41,7 +40,7 @@ waiting = st.builds(
 
 
 def fill(conn: Connection, jobs: Sequence[Waiting], busy: set[str]) -> None:
-    at = now(conn)
+    at = conn.now()
     conn.execute("DELETE FROM job_queue")
     for job in jobs:
         conn.execute(
@@ -67,20 +66,19 @@ def together(conn: Connection) -> None:
 def one_by_one(conn: Connection) -> None:
     """What is said of each line in `schema.sql`, for one after the other."""
     for key in KEYS:
-        if value(conn, "SELECT job_key_is_busy(%s)", key):
+        if conn.value("SELECT job_key_is_busy(%s)", key):
             continue
-        first = value(conn, "SELECT job_queue_put_first(%s, clock_timestamp(), NULL)", key)
+        first = conn.value("SELECT job_queue_put_first(%s, clock_timestamp(), NULL)", key)
         if first not in CAN_RUN:
-            value(conn, "SELECT job_queue_put_first(%s, clock_timestamp(), %s)", key, list(CAN_RUN))
+            conn.value("SELECT job_queue_put_first(%s, clock_timestamp(), %s)", key, list(CAN_RUN))
 
 
 def outcome(conn: Connection, advance: Callable[[Connection], None]) -> tuple[list[Row], list[Row]]:
     """Which jobs are in their lines then, and which lines without a job that can run are looked at once more."""
     with conn.transaction(force_rollback=True):
         advance(conn)
-        lines = rows(conn, "SELECT id, in_line FROM job_queue ORDER BY id")
-        again = rows(
-            conn,
+        lines = conn.rows("SELECT id, in_line FROM job_queue ORDER BY id")
+        again = conn.rows(
             """
             SELECT DISTINCT concurrency_key FROM job_recheck AS l WHERE due_at IS NOT NULL AND NOT EXISTS (
                 SELECT FROM job_queue AS q WHERE q.concurrency_key = l.concurrency_key AND q.status = 'pending'
@@ -99,8 +97,8 @@ def test_lines_advance_together_as_they_do_one_by_one(
 ) -> None:
     announce(conn, types=CAN_RUN)
     fill(conn, jobs, busy)
-    ids = [row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id")]
-    with psycopg.connect(database_url) as other:
+    ids = [row["id"] for row in conn.rows("SELECT id FROM job_queue ORDER BY id")]
+    with Connection.connect(database_url) as other:
         other.execute(
             "SELECT FROM job_queue WHERE id = ANY (%s) FOR UPDATE",
             ([job_id for place, job_id in enumerate(ids) if place in locked],),
@@ -114,10 +112,10 @@ def test_runs_that_end_together_put_the_next_jobs_of_their_keys_first_in_one_ste
     jobs = [NewJob("alpha", {"key": key, "place": place}, concurrency_key=key) for place in range(3) for key in KEYS]
     producer.enqueue_many(conn, jobs, actor="a producer")
     for place in range(3):
-        claimed = claim(conn, CAN_RUN)
+        claimed = conn.claim(CAN_RUN)
         assert sorted((job.payload["key"], job.payload["place"]) for job in claimed) == [(key, place) for key in KEYS]
-        finish(conn, *map(report, claimed))
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        conn.finish(*map(report, claimed))
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
     assert calls(conn, "job_queue_put_all_first") == 2
     assert calls(conn, "job_queue_put_first") == 0
 
@@ -127,15 +125,15 @@ def test_a_line_whose_next_job_is_locked_gives_way_to_another_and_is_looked_at_a
 ) -> None:
     announce(conn, types=CAN_RUN)
     fill(conn, [Waiting(key, "alpha", 0, due, in_line=True) for key in "ab" for due in (-20, -10)], set())
-    first, second, other, _ = (row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id"))
-    with psycopg.connect(database_url) as session:
+    first, second, other, _ = (row["id"] for row in conn.rows("SELECT id FROM job_queue ORDER BY id"))
+    with Connection.connect(database_url) as session:
         session.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
         together(conn)
-    assert [row["id"] for row in rows(conn, "SELECT id FROM job_queue WHERE NOT in_line ORDER BY id")] == [
+    assert [row["id"] for row in conn.rows("SELECT id FROM job_queue WHERE NOT in_line ORDER BY id")] == [
         second,
         other,
     ]
-    assert rows(conn, "SELECT concurrency_key FROM job_recheck WHERE due_at IS NOT NULL") == [{"concurrency_key": "a"}]
+    assert conn.rows("SELECT concurrency_key FROM job_recheck WHERE due_at IS NOT NULL") == [{"concurrency_key": "a"}]
 
 
 def test_a_line_whose_job_of_no_worker_is_locked_gets_its_next_job_after_another_line_that_has_such_a_job(
@@ -144,8 +142,8 @@ def test_a_line_whose_job_of_no_worker_is_locked_gets_its_next_job_after_another
     announce(conn, types=CAN_RUN)
     of_no_worker = [Waiting(key, "nobody", 0, -20, in_line=True) for key in "ab"]
     fill(conn, [*of_no_worker, Waiting("b", "alpha", 0, 30, in_line=True)], set())
-    _, locked, later = (row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id"))
-    with psycopg.connect(database_url) as session:
+    _, locked, later = (row["id"] for row in conn.rows("SELECT id FROM job_queue ORDER BY id"))
+    with Connection.connect(database_url) as session:
         session.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (locked,))
         together(conn)
-    assert value(conn, "SELECT in_line FROM job_queue WHERE id = %s", later) is False
+    assert conn.value("SELECT in_line FROM job_queue WHERE id = %s", later) is False

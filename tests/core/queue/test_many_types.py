@@ -12,7 +12,7 @@ import pytest
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer
 from tests.support.plans import LEASE, cost_of
-from tests.support.queue import ACTOR, WORKER, Connection, claim
+from tests.support.queue import ACTOR, WORKER, Connection
 
 TYPES: Final = [f"type {number:03}" for number in range(200)]
 
@@ -33,7 +33,7 @@ def limit(conn: Connection, *, ago: str) -> None:
 def test_running_jobs_of_many_types_with_limits_are_counted_once_for_all_types(conn: Connection, ago: str) -> None:
     enqueue(conn, 3)
     limit(conn, ago=ago)
-    assert len(claim(conn, TYPES, limit=200)) == 200
+    assert len(conn.claim(TYPES, limit=200)) == 200
 
     cost = cost_of(conn, lambda conn: leases.claim(conn, WORKER, TYPES, 10, LEASE))
     assert cost.entries["job_queue_held"] < 300
@@ -44,10 +44,10 @@ def test_each_of_many_types_keeps_its_limit_over_several_priorities(conn: Connec
     enqueue(conn, 2, priority=1)
     enqueue(conn, 2)
     limit(conn, ago="3 hours")
-    first, second = claim(conn, TYPES, limit=300), claim(conn, TYPES, limit=300)
+    first, second = conn.claim(TYPES, limit=300), conn.claim(TYPES, limit=300)
     assert {job.priority for job in first} == {1}
     assert Counter(job.task_type for job in (*first, *second)) == dict.fromkeys(TYPES, 2)
-    assert claim(conn, TYPES, limit=300) == []
+    assert conn.claim(TYPES, limit=300) == []
 
 
 def test_neither_jobs_nor_lanes_are_compared_each_with_each(conn: Connection) -> None:
@@ -63,7 +63,7 @@ def test_neither_jobs_nor_lanes_are_compared_each_with_each(conn: Connection) ->
     conn.add_notice_handler(note)
     conn.execute("SET client_min_messages = 'log'")
     conn.execute("SET debug_print_plan = on")
-    assert len(claim(conn, TYPES, limit=50)) == 50
+    assert len(conn.claim(TYPES, limit=50)) == 50
     loops = Counter(name for name, plan in plans for _ in re.findall(r"\{NESTLOOP\b", plan))
     # The first joins the one row of the settings, the others read the jobs of each lane from the index.
     assert loops == {"job_queue_claim": 1, "job_claim_rank": 1, "job_claim_pick": 1}

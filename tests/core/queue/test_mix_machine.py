@@ -27,7 +27,7 @@ from jobdeck.core.queue.operators import flows, holds
 from tests.support.claim_rules import Moment, judge
 from tests.support.examples import machine_settings
 from tests.support.health import announce
-from tests.support.queue import ACTOR, WORKER, Connection, finish_one, now, reap, rows, value
+from tests.support.queue import ACTOR, WORKER, Connection
 from tests.support.queue_model import install_clock
 
 TYPES: Final = ("alpha", "beta", "gamma", "delta")
@@ -118,34 +118,34 @@ class MixMachine(RuleBasedStateMachine):
         for name in TYPES:
             operator.set_type(self.conn, name, changes=NO_RATES, actor=ACTOR, reason=None)
         self.conn.execute("DELETE FROM job_canaries")
-        for row in rows(self.conn, "SELECT number FROM job_holds"):
+        for row in self.conn.rows("SELECT number FROM job_holds"):
             holds.end(self.conn, row["number"], actor=ACTOR)
         for _ in range(ROUNDS):
             self.pass_time(STEP)
-            reap(self.conn)
+            self.conn.reap()
             while self.claim_of(TYPES, 50) or self.running:
                 for token in list(self.running):
                     self.end(token, "succeeded")
-            if not value(self.conn, "SELECT count(*) FROM job_queue WHERE status = 'pending' AND NOT is_recurring"):
+            if not self.conn.value("SELECT count(*) FROM job_queue WHERE status = 'pending' AND NOT is_recurring"):
                 break
-        waiting = rows(self.conn, "SELECT * FROM job_queue WHERE status = 'pending' AND NOT is_recurring")
-        assert not waiting, (waiting, rows(self.conn, "SELECT * FROM job_types"))
-        assert not rows(self.conn, "SELECT part, trouble FROM job_upkeep WHERE trouble IS NOT NULL")
+        waiting = self.conn.rows("SELECT * FROM job_queue WHERE status = 'pending' AND NOT is_recurring")
+        assert not waiting, (waiting, self.conn.rows("SELECT * FROM job_types"))
+        assert not self.conn.rows("SELECT part, trouble FROM job_upkeep WHERE trouble IS NOT NULL")
 
     # What is so
 
     def ids(self, step: Step, most: int = 1, where: str = "true") -> list[UUID]:
         """Some jobs of the queue."""
-        found = rows(self.conn, f"SELECT id FROM job_queue WHERE {where} ORDER BY id")  # noqa: S608 -- the tests' own
+        found = self.conn.rows(f"SELECT id FROM job_queue WHERE {where} ORDER BY id")  # noqa: S608 -- the tests' own
         first = step.place % len(found) if found else 0
         return [row["id"] for row in found[first : first + most]]
 
     def at(self, seconds: int) -> datetime:
-        return now(self.conn) + timedelta(seconds=seconds)
+        return self.conn.now() + timedelta(seconds=seconds)
 
     def keys_of(self, jobs: Sequence[ClaimedJob]) -> dict[UUID, str | None]:
-        found = rows(
-            self.conn, "SELECT id, concurrency_key FROM job_queue WHERE id = ANY (%s)", [job.id for job in jobs]
+        found = self.conn.rows(
+            "SELECT id, concurrency_key FROM job_queue WHERE id = ANY (%s)", [job.id for job in jobs]
         )
         return {row["id"]: row["concurrency_key"] for row in found}
 
@@ -154,11 +154,11 @@ class MixMachine(RuleBasedStateMachine):
 
     def claim_of(self, types: Sequence[str], limit: int, free: int | None = None) -> list[ClaimedJob]:
         """Claims jobs; no more of a type or a key are claimed and run than may."""
-        found = rows(self.conn, "SELECT task_type, max_running, max_per_key FROM job_types")
+        found = self.conn.rows("SELECT task_type, max_running, max_per_key FROM job_types")
         limits = {row["task_type"]: row["max_running"] for row in found if row["max_running"] is not None}
         per_key = {row["task_type"]: row["max_per_key"] or 1 for row in found}
         before, moment = self.keys_of(list(self.running.values())), Moment.of(self.conn)
-        at = now(self.conn)
+        at = self.conn.now()
         got = leases.claim(self.conn, WORKER, types, limit, LEASE, free=free)
         judge(moment, got, types, limit, at)
         assert not {job.id for job in got} & {job.id for job in self.running.values()}
@@ -179,14 +179,14 @@ class MixMachine(RuleBasedStateMachine):
 
     def look_at_begins(self) -> None:
         """No run has begun of a job that no handler was called for."""
-        waiting = rows(self.conn, "SELECT run_token FROM job_queue WHERE status = 'running' AND started_at IS NULL")
+        waiting = self.conn.rows("SELECT run_token FROM job_queue WHERE status = 'running' AND started_at IS NULL")
         assert {row["run_token"] for row in waiting} == self.claimed & self.running.keys()
-        assert not value(
-            self.conn, "SELECT count(*) FROM job_queue WHERE status <> 'running' AND started_at IS NOT NULL"
+        assert not self.conn.value(
+            "SELECT count(*) FROM job_queue WHERE status <> 'running' AND started_at IS NOT NULL"
         )
 
     def end(self, token: int, outcome: str, **fields: Any) -> None:
-        answer = finish_one(self.conn, self.running.pop(token), outcome, **fields)
+        answer = self.conn.finish_one(self.running.pop(token), outcome, **fields)
         assert answer.recorded != "abandoned"
 
     def pass_time(self, seconds: int) -> None:
@@ -237,7 +237,7 @@ class MixMachine(RuleBasedStateMachine):
                 "timeout": (None, 3.0 + place)[place % 2],
             })  # fmt: skip
         members[-1]["after_jobs"] = [str(one) for one in self.ids(step, 1, "NOT is_recurring")]
-        made = rows(self.conn, "SELECT * FROM job_flow_create('f', %s, %s)", json.dumps(members), ACTOR)
+        made = self.conn.rows("SELECT * FROM job_flow_create('f', %s, %s)", json.dumps(members), ACTOR)
         given = {member["name"]: member["timeout"] for member in members}
         self.timeouts |= {row["job_id"]: given[row["name"]] for row in made}
 
@@ -260,7 +260,7 @@ class MixMachine(RuleBasedStateMachine):
         """Handlers are called for some of the jobs that wait in the worker, which a heartbeat says."""
         begins = sorted(self.claimed & self.running.keys())[: step.number]
         held = [(job.id, token, None) for token, job in self.running.items()]
-        leases.heartbeat(self.conn, WORKER, held, LEASE, dict.fromkeys(begins, now(self.conn).timestamp()))
+        leases.heartbeat(self.conn, WORKER, held, LEASE, dict.fromkeys(begins, self.conn.now().timestamp()))
         self.claimed -= set(begins)
         self.look_at_begins()
 
@@ -275,12 +275,12 @@ class MixMachine(RuleBasedStateMachine):
             self.conn.execute(
                 "UPDATE job_queue SET lease_expires_at = clock_timestamp() WHERE run_token = %s", (token,)
             )
-            assert reap(self.conn).lost == 1
-            error = value(self.conn, "SELECT error FROM job_runs WHERE run_token = %s AND job_id = %s", token, job.id)
+            assert self.conn.reap().lost == 1
+            error = self.conn.value("SELECT error FROM job_runs WHERE run_token = %s AND job_id = %s", token, job.id)
             assert ("before it reported" in error) is (token in self.claimed)
 
     def reap(self, _step: Step) -> None:
-        reap(self.conn)
+        self.conn.reap()
 
     def workers(self, step: Step) -> None:
         self.handled = step.types
@@ -349,7 +349,7 @@ class MixMachine(RuleBasedStateMachine):
         operator.delete(self.conn, self.ids(step, step.number + 1), actor=ACTOR)
 
     def restore(self, _step: Step) -> None:
-        deleted = rows(self.conn, "SELECT job_id FROM job_trash ORDER BY job_id LIMIT 3")
+        deleted = self.conn.rows("SELECT job_id FROM job_trash ORDER BY job_id LIMIT 3")
         operator.restore(self.conn, [row["job_id"] for row in deleted], actor=ACTOR)
 
     def canary(self, step: Step) -> None:
@@ -375,13 +375,13 @@ class MixMachine(RuleBasedStateMachine):
             pass
 
     def release(self, step: Step) -> None:
-        for row in rows(self.conn, "SELECT number FROM job_holds ORDER BY number")[: step.number]:
+        for row in self.conn.rows("SELECT number FROM job_holds ORDER BY number")[: step.number]:
             holds.end(self.conn, row["number"], actor=ACTOR)
             for _ in holds.carry_out(self.conn, row["number"]) if step.place % 2 else ():
                 pass
 
     def cancel_flow(self, step: Step) -> None:
-        found = rows(self.conn, "SELECT id FROM job_flows ORDER BY id")
+        found = self.conn.rows("SELECT id FROM job_flows ORDER BY id")
         for row in found[step.place % len(found) :][:1] if found else []:
             flows.cancel(self.conn, row["id"], actor=ACTOR)
 

@@ -14,7 +14,7 @@ from jobdeck.core.queue.operators import notes
 from jobdeck.core.read import reports
 from jobdeck.core.read.operators.notes import mutes, open_notes
 from jobdeck.core.read.stats import error_groups
-from tests.support.queue import ACTOR, Connection, add, advance, audit_rows, changes_nothing, now, run_once
+from tests.support.queue import ACTOR, Connection
 
 DAY = timedelta(days=1)
 
@@ -27,7 +27,7 @@ def test_a_note_is_shown_until_it_is_acknowledged_and_both_are_audited_without_i
     ]  # fmt: skip
     notes.acknowledge(conn, second, actor="another")
     assert [one.id for one in open_notes().run(conn)] == [first]
-    assert [(row["action"], row["after"], row["reason"]) for row in audit_rows(conn)] == [
+    assert [(row["action"], row["after"], row["reason"]) for row in conn.audit_rows()] == [
         ("note", {"note": first, "days": 7}, None),
         ("note", {"note": second, "days": 2}, None),
         ("acknowledge", {"note": second}, None),
@@ -37,9 +37,9 @@ def test_a_note_is_shown_until_it_is_acknowledged_and_both_are_audited_without_i
 
 def test_a_note_is_shown_for_its_days(conn: Connection) -> None:
     note = notes.add(conn, "look at invoices", days=2, actor=ACTOR)
-    advance(conn, 2 * DAY - timedelta(minutes=5))
+    conn.advance(2 * DAY - timedelta(minutes=5))
     assert [one.id for one in open_notes().run(conn)] == [note]
-    advance(conn, timedelta(minutes=10))
+    conn.advance(timedelta(minutes=10))
     assert open_notes().run(conn) == ()
     with pytest.raises(Refused, match="no open note"):
         notes.acknowledge(conn, note, actor=ACTOR)
@@ -54,48 +54,48 @@ def test_a_note_is_shown_for_its_days(conn: Connection) -> None:
         (lambda conn: notes.add(conn, "x", days=0, actor=ACTOR), "1 to 30 days"),
         (lambda conn: notes.add(conn, "x", days=31, actor=ACTOR), "1 to 30 days"),
         (lambda conn: notes.acknowledge(conn, 999, actor=ACTOR), "no open note 999"),
-        (lambda conn: notes.mute(conn, "alpha", "a", until=now(conn), actor=ACTOR), "in the past"),
-        (lambda conn: notes.mute(conn, "alpha", "a", until=now(conn) + 366 * DAY, actor=ACTOR), "365 days"),
+        (lambda conn: notes.mute(conn, "alpha", "a", until=conn.now(), actor=ACTOR), "in the past"),
+        (lambda conn: notes.mute(conn, "alpha", "a", until=conn.now() + 366 * DAY, actor=ACTOR), "365 days"),
         (lambda conn: notes.unmute(conn, "alpha", "a", actor=ACTOR), "not muted"),
     ],
 )
 def test_what_cannot_be_is_refused_and_changes_nothing(
     conn: Connection, call: Callable[[Connection], object], words: str
 ) -> None:
-    with changes_nothing(conn), pytest.raises(Refused, match=words):
+    with conn.changes_nothing(), pytest.raises(Refused, match=words):
         call(conn)
 
 
 def test_a_muted_group_is_marked_until_its_time_and_audited(conn: Connection) -> None:
-    add(conn, max_attempts=1)
-    run_once(conn, outcome="failed", error="the vendor answered 503", error_kind="vendor")
+    conn.add(max_attempts=1)
+    conn.run_once(outcome="failed", error="the vendor answered 503", error_kind="vendor")
     (group,) = error_groups.groups().run(conn)
-    notes.mute(conn, *group.key, until=now(conn) + DAY, actor=ACTOR, reason="known")
-    notes.mute(conn, *group.key, until=now(conn) + 2 * DAY, actor=ACTOR, reason="still known")
+    notes.mute(conn, *group.key, until=conn.now() + DAY, actor=ACTOR, reason="known")
+    notes.mute(conn, *group.key, until=conn.now() + 2 * DAY, actor=ACTOR, reason="still known")
     report = reports.errors().run(conn)
     muted = report.mute_of(group)
     assert muted is not None
     assert muted.reason == "still known"
-    assert [row["reason"] for row in audit_rows(conn, "mute errors")] == ["known", "still known"]
-    advance(conn, 3 * DAY)
+    assert [row["reason"] for row in conn.audit_rows("mute errors")] == ["known", "still known"]
+    conn.advance(3 * DAY)
     assert mutes().run(conn) == ()
 
 
 def test_a_mute_can_be_ended(conn: Connection) -> None:
-    notes.mute(conn, "alpha", "abc", until=now(conn) + DAY, actor=ACTOR)
+    notes.mute(conn, "alpha", "abc", until=conn.now() + DAY, actor=ACTOR)
     notes.unmute(conn, "alpha", "abc", actor=ACTOR, reason="mended")
     assert mutes().run(conn) == ()
-    assert [row["reason"] for row in audit_rows(conn, "unmute errors")] == ["mended"]
+    assert [row["reason"] for row in conn.audit_rows("unmute errors")] == ["mended"]
 
 
 def test_a_group_is_new_for_a_day(conn: Connection) -> None:
-    add(conn, max_attempts=1)
-    run_once(conn, outcome="failed", error="the vendor answered 503", error_kind="vendor")
+    conn.add(max_attempts=1)
+    conn.run_once(outcome="failed", error="the vendor answered 503", error_kind="vendor")
     (group,) = error_groups.groups().run(conn)
-    assert group.is_new(now(conn))
-    advance(conn, DAY + timedelta(minutes=5))
+    assert group.is_new(conn.now())
+    conn.advance(DAY + timedelta(minutes=5))
     (group,) = error_groups.groups().run(conn)
-    assert not group.is_new(now(conn))
+    assert not group.is_new(conn.now())
 
 
 def test_a_viewer_does_not_see_what_people_wrote(conn: Connection) -> None:
@@ -119,7 +119,7 @@ def test_a_viewer_does_not_see_what_people_wrote(conn: Connection) -> None:
 def test_the_digest_has_open_canaries_and_bulk_actions(conn: Connection) -> None:
     from jobdeck.core.queue import bulk  # noqa: PLC0415 -- of this test alone
 
-    job = add(conn)
+    job = conn.add()
     chosen = bulk.choose_ids(conn, {job.id: None}, actor=ACTOR).bulk
     bulk.start(conn, chosen.id, "cancel", actor=ACTOR, reason="wrong data")
     operator.pause(conn, reason="x", actor=ACTOR)

@@ -16,19 +16,7 @@ from jobdeck.core.read.type_settings import type_lines
 from jobdeck.core.registry.code_values import CodeValues
 from jobdeck.core.words.plain import pauses
 from tests.support.health import announce, findings
-from tests.support.queue import (
-    ACTOR,
-    WORKER,
-    Connection,
-    add,
-    audit_rows,
-    changes_nothing,
-    claim,
-    now,
-    reap,
-    rows,
-    value,
-)  # fmt: skip
+from tests.support.queue import ACTOR, WORKER, Connection  # fmt: skip
 from tests.support.working import job_type
 
 
@@ -39,7 +27,7 @@ def mail(conn: Connection) -> Connection:
         label(conn, task_type, "mail")
     announce(conn, types=("alpha", "beta", "gamma"))
     for task_type in ("alpha", "beta", "gamma"):
-        add(conn, task_type=task_type)
+        conn.add(task_type=task_type)
     return conn
 
 
@@ -58,11 +46,11 @@ def written(conn: Connection, name: str, time: str) -> None:
 
 
 def claimed(conn: Connection) -> list[str]:
-    return sorted(job.task_type for job in claim(conn, ["alpha", "beta", "gamma"]))
+    return sorted(job.task_type for job in conn.claim(["alpha", "beta", "gamma"]))
 
 
 def type_clause(conn: Connection, task_type: str) -> Clause:
-    (row,) = rows(conn, "SELECT id FROM job_queue WHERE task_type = %s", task_type)
+    (row,) = conn.rows("SELECT id FROM job_queue WHERE task_type = %s", task_type)
     return next(one for one in jobs.why(row["id"]).run(conn) if one.name == "type not paused")
 
 
@@ -106,19 +94,19 @@ def test_why_names_the_queue_and_since_when_and_why(mail: Connection) -> None:
 
 
 def test_its_end_comes_by_itself(mail: Connection) -> None:
-    pause(mail, resume_at=now(mail) + timedelta(minutes=10))
+    pause(mail, resume_at=mail.now() + timedelta(minutes=10))
     assert claimed(mail) == ["gamma"]
     written(mail, "resume_at", "now() - interval '1 second'")
     assert claimed(mail) == ["alpha", "beta"]
-    reap(mail)
+    mail.reap()
     assert jobs.processing().run(mail).paused_queues == ()
-    assert [row["actor"].split(" ")[0] for row in audit_rows(mail) if row["action"] == "resume"] == ["automatic"]
+    assert [row["actor"].split(" ")[0] for row in mail.audit_rows() if row["action"] == "resume"] == ["automatic"]
 
 
 def test_resuming_one_of_its_types_is_refused_with_the_queue(mail: Connection) -> None:
     pause(mail)
     with (
-        changes_nothing(mail),
+        mail.changes_nothing(),
         pytest.raises(Refused, match=r"alpha is paused with its queue mail.*resume --queue mail"),
     ):
         operator.resume(mail, actor=ACTOR, task_type="alpha")
@@ -134,28 +122,28 @@ def test_a_type_that_is_paused_by_itself_too_stays_paused(mail: Connection) -> N
 def test_the_audit_has_the_queue_with_the_reason(mail: Connection) -> None:
     pause(mail)
     operator.resume_queue(mail, "mail", actor=ACTOR)
-    told = [(row["action"], row["after"]["queue"], row["reason"]) for row in audit_rows(mail) if "queue" in row["after"]
-            and row["action"] in {"pause", "resume"}]  # fmt: skip
+    actions = [row for row in mail.audit_rows() if row["action"] in {"pause", "resume"}]
+    told = [(row["action"], row["after"]["queue"], row["reason"]) for row in actions if "queue" in row["after"]]
     assert told == [("pause", "mail", "relay is down"), ("resume", "mail", None)]
 
 
 @pytest.mark.parametrize("queue", ["mial", "", "mail; drop"])
 def test_a_queue_that_no_type_has_is_refused_with_those_that_exist(mail: Connection, queue: str) -> None:
     with (
-        changes_nothing(mail),
+        mail.changes_nothing(),
         pytest.raises(Refused, match=r"No task type is in the queue .*queues are default, mail\."),
     ):
         pause(mail, queue)
 
 
 def test_a_queue_that_is_not_paused_cannot_be_resumed(mail: Connection) -> None:
-    with changes_nothing(mail), pytest.raises(Refused, match="The queue mail is not paused"):
+    with mail.changes_nothing(), pytest.raises(Refused, match="The queue mail is not paused"):
         operator.resume_queue(mail, "mail", actor=ACTOR)
 
 
 def test_a_pause_that_ends_in_the_past_is_refused(mail: Connection) -> None:
-    with changes_nothing(mail), pytest.raises(Refused, match="in the past"):
-        pause(mail, resume_at=now(mail) - timedelta(minutes=1))
+    with mail.changes_nothing(), pytest.raises(Refused, match="in the past"):
+        pause(mail, resume_at=mail.now() - timedelta(minutes=1))
 
 
 def test_a_queue_whose_types_have_all_left_is_still_named_and_can_be_resumed(mail: Connection) -> None:
@@ -185,6 +173,6 @@ def test_health_says_of_a_pause_that_is_forgotten_that_it_is_the_queues(mail: Co
 
 def test_a_canary_runs_all_the_same(mail: Connection) -> None:
     pause(mail)
-    job_id = value(mail, "SELECT id FROM job_queue WHERE task_type = 'alpha'")
+    job_id = mail.value("SELECT id FROM job_queue WHERE task_type = 'alpha'")
     operator.ask_canary(mail, job_id, actor=ACTOR)
-    assert [job.id for job in claim(mail, ["alpha"])] == [job_id]
+    assert [job.id for job in mail.claim(["alpha"])] == [job_id]

@@ -11,7 +11,7 @@ import pytest
 
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
-from tests.support.queue import ACTOR, Connection, claim, finish, report
+from tests.support.queue import ACTOR, Connection, report
 
 if TYPE_CHECKING:
     from psycopg.errors import Diagnostic
@@ -24,8 +24,8 @@ def a_round(conn: Connection, job: NewJob, outcome: str) -> None:
     """Enqueues a job with another one of its key behind it, if it has one; claims it and reports its run."""
     for _ in range(1 if job.concurrency_key is None else 2):
         producer.enqueue(conn, job, actor=ACTOR)
-    taken = claim(conn, limit=1)
-    finish(conn, *(report(each, outcome) for each in taken))
+    taken = conn.claim(limit=1)
+    conn.finish(*(report(each, outcome) for each in taken))
 
 
 @pytest.mark.parametrize("outcome", ["succeeded", "failed"])

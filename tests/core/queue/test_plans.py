@@ -17,11 +17,11 @@ from jobdeck.core.errors import EmbeddedPostgresError
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer
 from tests.conftest import WANTED_MAJOR
-from tests.plans.operations import Connection
 from tests.plans.queues import BIG, OPERATIONS, SMALL, judge, make_queues
 from tests.plans.writes import claim, finish, heartbeat, held
 from tests.support.plans import LEASE, WORKER, Size, cost_of, fill, set_to_work
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 
 
 def test_the_counters_see_a_table_read_from_end_to_end_and_inside_functions(conn: Connection) -> None:

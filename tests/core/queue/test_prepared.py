@@ -13,12 +13,12 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import leases, producer
 from jobdeck.core.queue.prepared import _sent, answer
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Connection = psycopg.Connection[Any]
 
 STATEMENT = b"SELECT %s::text, %s::integer + 1"
 PARAMS = ("two wörds", "41")
@@ -81,7 +81,7 @@ def test_a_connection_that_asks_more_of_its_cursors_gets_one(
 
 
 def test_a_connection_of_another_class_gets_a_cursor(database_url: str) -> None:
-    class Own(psycopg.Connection[Any]):
+    class Own(Connection):
         pass
 
     with Own.connect(database_url, autocommit=True) as conn, pytest.raises(AssertionError):
@@ -129,7 +129,7 @@ def test_an_error_is_that_of_a_cursor(conn: Connection) -> None:
 
 def test_a_connection_that_the_server_ended_raises_as_of_a_cursor(conn: Connection, database_url: str) -> None:
     warm(conn)
-    with psycopg.connect(database_url, autocommit=True) as other:
+    with Connection.connect(database_url, autocommit=True) as other:
         other.execute("SELECT pg_terminate_backend(%s)", [conn.info.backend_pid])
         mine = "SELECT FROM pg_stat_activity WHERE pid = %s"
         until(lambda: not other.execute(mine, [conn.info.backend_pid]).fetchall())

@@ -16,20 +16,7 @@ from jobdeck.core.queue import presence, producer
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.people import People
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    audit_rows,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish,
-    finish_one,
-    report,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, report
 
 DAY = timedelta(days=1)
 
@@ -46,7 +33,7 @@ SOMEBODY_ELSE = "root (jobdeck)"
 
 
 def role_of(conn: Connection) -> str:
-    return str(value(conn, "SELECT session_user::text"))
+    return str(conn.value("SELECT session_user::text"))
 
 
 def old_jobs(conn: Connection, number: int, status: str = "succeeded") -> list[object]:
@@ -67,20 +54,20 @@ class TestPurge:
     ) -> None:
         old = [*old_jobs(conn, 1), *old_jobs(conn, 1, "cancelled")]
         assert queue_operator.purge(operator, actor=SOMEBODY_ELSE, older_than=DAY, dry_run=False, reason="full") == 2
-        (entry,) = audit_rows(conn)
+        (entry,) = conn.audit_rows()
         assert (entry["action"], entry["actor"], entry["reason"], entry["job_id"]) == (
             "purge", f"{SOMEBODY_ELSE} ({role_of(operator)})", "full", None,
         )  # fmt: skip
         assert entry["after"]["jobs"] == 2
         assert entry["after"]["ids"] == sorted(map(str, old))
-        assert value(conn, "SELECT count(*) FROM job_queue") == 0
-        trash = rows(conn, "SELECT job_id, deleted_by, reason FROM job_trash")
+        assert conn.value("SELECT count(*) FROM job_queue") == 0
+        trash = conn.rows("SELECT job_id, deleted_by, reason FROM job_trash")
         assert {row["job_id"] for row in trash} == set(old)
         assert {row["deleted_by"] for row in trash} == {entry["actor"]}
         assert all(
             answer.ok for answer in queue_operator.restore(operator, [row["job_id"] for row in trash], actor=ACTOR)
         )
-        assert value(conn, "SELECT payload ->> 'n' FROM job_queue LIMIT 1") == "1"
+        assert conn.value("SELECT payload ->> 'n' FROM job_queue LIMIT 1") == "1"
 
     def test_a_thousand_jobs_at_a_time_are_moved_for_good_each_with_its_row_in_the_audit(
         self, conn: Connection, monkeypatch: pytest.MonkeyPatch
@@ -88,21 +75,21 @@ class TestPurge:
         monkeypatch.setattr(queue_operator, "PURGED_TOGETHER", 3)
         old_jobs(conn, 7)
         assert queue_operator.purge(conn, actor=ACTOR, older_than=DAY, dry_run=False) == 7
-        assert [entry["after"]["jobs"] for entry in audit_rows(conn)] == [3, 3, 1]
-        assert value(conn, "SELECT count(DISTINCT xmin::text) FROM job_audit") == 3
+        assert [entry["after"]["jobs"] for entry in conn.audit_rows()] == [3, 3, 1]
+        assert conn.value("SELECT count(DISTINCT xmin::text) FROM job_audit") == 3
 
     def test_a_dry_run_and_a_purge_of_nothing_write_nothing(self, conn: Connection) -> None:
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             assert queue_operator.purge(conn, actor=ACTOR, older_than=DAY, dry_run=False) == 0
         old_jobs(conn, 1)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             assert queue_operator.purge(conn, actor=ACTOR, older_than=DAY, dry_run=True) == 1
 
     def test_the_call_of_before_is_on_record_as_well(self, conn: Connection, operator: Connection) -> None:
         old_jobs(conn, 2)
-        assert value(operator, "SELECT job_queue_cleanup('1 day')") == 2
-        assert [entry["actor"] for entry in audit_rows(conn)] == [f"({role_of(operator)})"]
-        assert value(conn, "SELECT count(*) FROM job_trash") == 2
+        assert operator.value("SELECT job_queue_cleanup('1 day')") == 2
+        assert [entry["actor"] for entry in conn.audit_rows()] == [f"({role_of(operator)})"]
+        assert conn.value("SELECT count(*) FROM job_trash") == 2
 
     def test_a_job_that_another_waits_for_stays_until_upkeep_has_told_it(self, conn: Connection) -> None:
         (blocker,) = old_jobs(conn, 1)
@@ -126,11 +113,11 @@ class TestEnqueue:
         assert found == {"alpha": named, "beta": named, "gamma": unnamed, "delta": unnamed}
 
     def test_it_is_still_known_when_the_job_has_left_the_queue(self, conn: Connection, worker: Connection) -> None:
-        first = add(worker)
-        finish_one(conn, claim_one(conn))
-        many = add(worker), add(worker)
-        runs = claim(conn)
-        finish(conn, report(runs[0]), report(runs[1], "failed", permanent=True))
+        first = worker.add()
+        conn.finish_one(conn.claim_one())
+        many = worker.add(), worker.add()
+        runs = conn.claim()
+        conn.finish(report(runs[0]), report(runs[1], "failed", permanent=True))
         expected = f"{ACTOR} ({role_of(worker)})"
         assert {run.id for run in runs} == {job.id for job in many}
         for job in (first, *many):
@@ -147,7 +134,7 @@ class TestWorkerRuns:
 
     def test_a_closed_record_does_not_change_again(self, conn: Connection, worker: Connection) -> None:
         run_id = self.failed_call(worker)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             presence.close_worker_run(worker, run_id, status="ok", **NO_JOBS)
             presence.note_worker_run(worker, run_id, **NO_JOBS, status="ok")
         assert history.worker_runs().run(conn)[0].status == "error"
@@ -156,7 +143,7 @@ class TestWorkerRuns:
         self, conn: Connection, worker: Connection, operator: Connection
     ) -> None:
         run_id = self.failed_call(worker)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
                 presence.close_worker_run(operator, run_id, status="ok", **NO_JOBS)
             with pytest.raises(psycopg.errors.InsufficientPrivilege):
@@ -166,10 +153,10 @@ class TestWorkerRuns:
         self, conn: Connection, worker: Connection, people: People, database_url: str
     ) -> None:
         run_id = presence.open_worker_run(worker, source="cron_http", worker_id="cycle-1")
-        assert value(conn, "SELECT opened_by FROM job_worker_runs") == role_of(worker)
+        assert conn.value("SELECT opened_by FROM job_worker_runs") == role_of(worker)
         with people.sign_in(database_url, None) as other:
             conn.execute(sql.SQL("GRANT job_worker TO {}").format(sql.Identifier(role_of(other))))
-            with changes_nothing(conn):
+            with conn.changes_nothing():
                 with pytest.raises(psycopg.DatabaseError, match="Another role opened this record"):
                     presence.close_worker_run(other, run_id, status="ok", **NO_JOBS)
                 presence.note_worker_run(other, run_id, **NO_JOBS, status="ok")
@@ -189,4 +176,4 @@ def test_rights_that_an_earlier_schema_granted_are_taken_back(conn: Connection, 
     conn.execute("SELECT job_grant_roles()")
     for role in ("job_operator", "job_viewer"):
         for name in ("job_worker_run_note", "job_queue_write_audit"):
-            assert not value(conn, "SELECT has_function_privilege(%s, %s::regproc, 'execute')", role, name)
+            assert not conn.value("SELECT has_function_privilege(%s, %s::regproc, 'execute')", role, name)

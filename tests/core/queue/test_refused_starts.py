@@ -12,7 +12,7 @@ import pytest
 from jobdeck.core.model import Job, Verdict
 from jobdeck.core.queue import operator
 from tests.support.health import announce, finding, verdict
-from tests.support.queue import ACTOR, Connection, add, advance, claim, claim_one, finish_one, reap, rows, value
+from tests.support.queue import ACTOR, Connection
 
 REFUSE = """
     CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
@@ -37,7 +37,7 @@ WAYS = {
 
 
 def add_bad(conn: Connection, **fields: Any) -> Job:
-    return add(conn, payload={"bad": 10**10}, **fields)
+    return conn.add(payload={"bad": 10**10}, **fields)
 
 
 @pytest.fixture
@@ -50,78 +50,78 @@ def refusing(conn: Connection) -> Connection:
 
 
 def refused(conn: Connection) -> list[UUID]:
-    return [row["job_id"] for row in rows(conn, "SELECT job_id FROM job_poison ORDER BY job_id")]
+    return [row["job_id"] for row in conn.rows("SELECT job_id FROM job_poison ORDER BY job_id")]
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_job_that_the_application_refuses_is_set_aside_and_the_others_are_claimed(conn: Connection, way: str) -> None:
     conn.execute(REFUSE.encode())
     conn.execute(WAYS[way].encode())
-    good = [add(conn).id for _ in range(3)]
+    good = [conn.add().id for _ in range(3)]
     bad = [add_bad(conn, priority=5).id, add_bad(conn).id]
-    assert [job.id for job in claim(conn, limit=2)] == good[:2]
-    assert [job.id for job in claim(conn, limit=2)] == good[2:]
+    assert [job.id for job in conn.claim(limit=2)] == good[:2]
+    assert [job.id for job in conn.claim(limit=2)] == good[2:]
     assert refused(conn) == sorted(bad)
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'pending' AND attempts = 0") == 2
+    assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'pending' AND attempts = 0") == 2
 
 
 @pytest.mark.slow
 def test_many_refused_jobs_before_the_others_keep_no_claim_from_them(refusing: Connection) -> None:
     for _ in range(250):
         add_bad(refusing)
-    good = add(refusing)
-    assert [job.id for job in claim(refusing, limit=1)] == [good.id]
+    good = refusing.add()
+    assert [job.id for job in refusing.claim(limit=1)] == [good.id]
 
 
 def test_a_refused_series_keeps_no_other_series_behind(refusing: Connection) -> None:
     add_bad(refusing, recurrence_interval_minutes=5, priority=9)
-    good = add(refusing, recurrence_interval_minutes=5)
-    add(refusing)
-    assert [job.id for job in claim(refusing, limit=2)][:1] == [good.id]
+    good = refusing.add(recurrence_interval_minutes=5)
+    refusing.add()
+    assert [job.id for job in refusing.claim(limit=2)][:1] == [good.id]
 
 
 def test_a_refused_job_lets_the_others_of_its_key_run(refusing: Connection) -> None:
     add_bad(refusing, concurrency_key="k", priority=5)
-    second = add(refusing, concurrency_key="k")
-    third = add(refusing, concurrency_key="k")
+    second = refusing.add(concurrency_key="k")
+    third = refusing.add(concurrency_key="k")
     for expected in (second, third):
-        claimed = claim_one(refusing)
+        claimed = refusing.claim_one()
         assert claimed.id == expected.id
-        finish_one(refusing, claimed)
-    later = add(refusing, concurrency_key="k")
-    assert claim_one(refusing).id == later.id
+        refusing.finish_one(claimed)
+    later = refusing.add(concurrency_key="k")
+    assert refusing.claim_one().id == later.id
 
 
 def test_health_and_why_name_a_refused_job(refusing: Connection) -> None:
     bad = add_bad(refusing)
-    assert claim(refusing) == []
-    reap(refusing)
+    assert refusing.claim() == []
+    refusing.reap()
     found = finding(refusing, "upkeep")
     assert found.verdict is Verdict.CRITICAL
     assert found.evidence == (
         f"The database refuses to start or take back 1 job, which is set aside: job {bad.id}: P0001 not this one"
     )
-    (why,) = rows(refusing, "SELECT code, facts FROM job_queue_why(%s) WHERE NOT holds", bad.id)
+    (why,) = refusing.rows("SELECT code, facts FROM job_queue_why(%s) WHERE NOT holds", bad.id)
     assert (why["code"], why["facts"]["error"]) == ("start-refused", "P0001 not this one")
 
 
 def test_a_refused_job_runs_when_an_operator_has_changed_it(refusing: Connection) -> None:
     bad = add_bad(refusing)
-    assert claim(refusing) == []
+    assert refusing.claim() == []
     assert operator.edit(refusing, bad.id, changes={"payload": {}}, actor=ACTOR).ok
-    reap(refusing)
-    assert claim_one(refusing).id == bad.id
-    reap(refusing)
+    refusing.reap()
+    assert refusing.claim_one().id == bad.id
+    refusing.reap()
     assert verdict(refusing, "upkeep") is None
 
 
 def test_a_refused_job_is_tried_again_after_a_minute(refusing: Connection) -> None:
     bad = add_bad(refusing)
-    assert claim(refusing) == []
+    assert refusing.claim() == []
     refusing.execute("DROP TRIGGER refuse ON job_queue")
-    assert claim(refusing) == []
+    assert refusing.claim() == []
     refusing.execute("UPDATE job_poison SET retry_at = retry_at - interval '1 minute'")
-    assert claim_one(refusing).id == bad.id
+    assert refusing.claim_one().id == bad.id
 
 
 def test_a_refused_series_that_missed_its_slot_stops_no_claim(conn: Connection) -> None:
@@ -131,22 +131,22 @@ def test_a_refused_series_that_missed_its_slot_stops_no_claim(conn: Connection) 
         "SELECT job_series_create('alpha', '{\"bad\": 1}', %s, null, now(), 5, 0, null, null, null, null, 'a')",
         [schedule],
     )
-    advance(conn, timedelta(minutes=5))
+    conn.advance(timedelta(minutes=5))
     conn.execute(WAYS["a trigger that refuses each change"].encode())
-    good = add(conn)
-    assert [job.id for job in claim(conn)] == [good.id]
+    good = conn.add()
+    assert [job.id for job in conn.claim()] == [good.id]
 
 
 def test_a_refused_canary_stops_no_claim(refusing: Connection) -> None:
     bad = add_bad(refusing)
     refusing.execute("SELECT job_queue_ask_canary(%s, 1, 'somebody', null, false)", [bad.id])
-    assert value(refusing, "SELECT count(*) FROM job_canaries") == 1
-    good = add(refusing)
-    assert [job.id for job in claim(refusing)] == [good.id]
+    assert refusing.value("SELECT count(*) FROM job_canaries") == 1
+    good = refusing.add()
+    assert [job.id for job in refusing.claim()] == [good.id]
 
 
 def test_an_error_in_a_transaction_of_the_caller_is_raised(refusing: Connection) -> None:
     add_bad(refusing)
     with pytest.raises(psycopg.errors.RaiseException, match="not this one"), refusing.transaction():
-        claim(refusing)
+        refusing.claim()
     assert refused(refusing) == []

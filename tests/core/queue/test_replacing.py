@@ -7,7 +7,6 @@ from datetime import timedelta
 from typing import Any, ClassVar, Final
 from uuid import UUID
 
-import psycopg
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -17,20 +16,7 @@ from jobdeck.core.model import ClaimedJob, NewJob, Ticket
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.read import jobs as read_jobs
 from tests.support.examples import machine_settings
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish_one,
-    job_row,
-    now,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection
 from tests.support.queue_model import install_clock
 
 KEY: Final = "index 7"
@@ -52,16 +38,16 @@ def outcome(ticket: Ticket) -> str:
 
 
 def test_what_is_new_replaces_what_waits_and_id_type_attempts_and_first_time_stay(conn: Connection) -> None:
-    first = send(conn, 1, priority=1, max_attempts=3, run_at=now(conn) + timedelta(minutes=5), concurrency_key="a")
-    before = job_row(conn, first.job_id)
-    at = now(conn) + timedelta(minutes=9)
+    first = send(conn, 1, priority=1, max_attempts=3, run_at=conn.now() + timedelta(minutes=5), concurrency_key="a")
+    before = conn.job_row(first.job_id)
+    at = conn.now() + timedelta(minutes=9)
     trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
     later = producer.enqueue(
         conn, newest(2, priority=7, max_attempts=9, run_at=at, concurrency_key="b", expires_at=at + timedelta(days=1)),
         actor="somebody else", trace=trace,
     )  # fmt: skip
     assert later == Ticket(first.job_id, created=False, replaced=True)
-    row = job_row(conn, first.job_id)
+    row = conn.job_row(first.job_id)
     assert (row["payload"], row["priority"], row["run_at"], row["concurrency_key"]) == ({"n": 2}, 7, at, "b")
     assert (row["expires_at"], row["trace_context"]) == (at + timedelta(days=1), trace)
     for same in ("id", "task_type", "attempts", "max_attempts", "created_at", "created_by", "dedupe_key"):
@@ -70,36 +56,36 @@ def test_what_is_new_replaces_what_waits_and_id_type_attempts_and_first_time_sta
 
 
 def test_a_stream_of_newer_jobs_does_not_put_it_off_for_longer_than_it_may_wait(conn: Connection) -> None:
-    first = send(conn, 1, run_at=now(conn) + timedelta(minutes=30))
+    first = send(conn, 1, run_at=conn.now() + timedelta(minutes=30))
     for number in range(2, 5):
-        advance(conn, timedelta(minutes=25))
-        send(conn, number, run_at=now(conn) + timedelta(minutes=30))
-    row = job_row(conn, first.job_id)
+        conn.advance(timedelta(minutes=25))
+        send(conn, number, run_at=conn.now() + timedelta(minutes=30))
+    row = conn.job_row(first.job_id)
     assert row["run_at"] == row["created_at"] + timedelta(hours=1)
-    assert claim_one(conn).payload == {"n": 4}
+    assert conn.claim_one().payload == {"n": 4}
 
 
 def test_the_first_one_too_is_due_within_its_longest_wait(conn: Connection) -> None:
-    row = job_row(conn, send(conn, run_at=now(conn) + timedelta(days=2)).job_id)
+    row = conn.job_row(send(conn, run_at=conn.now() + timedelta(days=2)).job_id)
     assert row["run_at"] == row["created_at"] + timedelta(hours=1)
 
 
 @pytest.mark.parametrize("begun", ["running", "tried", "released", "continued"])
 def test_behind_one_that_has_begun_one_more_waits_for_its_end_and_is_replaced(conn: Connection, begun: str) -> None:
     first = send(conn, 1)
-    run = claim_one(conn)
+    run = conn.claim_one()
     if begun != "running":
         wait: dict[str, dict[str, Any]] = {
             "tried": {"retry_after": HOUR}, "released": {}, "continued": {"checkpoint": {}, "delay": HOUR},
         }  # fmt: skip
         facts = wait[begun]
-        finish_one(conn, run, {"tried": "failed"}.get(begun, begun), **facts)
+        conn.finish_one(run, {"tried": "failed"}.get(begun, begun), **facts)
     second = send(conn, 2)
     third = send(conn, 3)
     assert [outcome(one) for one in (second, third)] == ["created", "replaced"]
     assert first.job_id != second.job_id == third.job_id
-    assert job_row(conn, first.job_id)["payload"] == {"n": 1}
-    assert job_row(conn, second.job_id)["blocked_by"] == first.job_id
+    assert conn.job_row(first.job_id)["payload"] == {"n": 1}
+    assert conn.job_row(second.job_id)["blocked_by"] == first.job_id
     said = [clause.evidence for clause in read_jobs.why(second.job_id).run(conn) if not clause.holds]
     assert f"Waits for the end of job {first.job_id}, which was enqueued before it under the same dedupe key." in said
 
@@ -109,22 +95,22 @@ def test_the_one_behind_runs_however_the_first_one_ends_and_another_may_then_wai
     conn: Connection, end: str
 ) -> None:
     send(conn, 1)
-    run = claim_one(conn)
+    run = conn.claim_one()
     second = send(conn, 2)
-    finish_one(conn, run, end, **({"permanent": True} if end == "failed" else {}))
+    conn.finish_one(run, end, **({"permanent": True} if end == "failed" else {}))
     assert outcome(send(conn, 3)) == "replaced"
-    behind = claim_one(conn)
+    behind = conn.claim_one()
     assert (behind.id, behind.payload) == (second.job_id, {"n": 3})
     fourth = send(conn, 4)
     assert fourth.created
-    assert claim(conn) == []
-    finish_one(conn, behind)
-    assert (claim_one(conn).id, value(conn, "SELECT count(*) FROM job_flow_list")) == (fourth.job_id, 0)
+    assert conn.claim() == []
+    conn.finish_one(behind)
+    assert (conn.claim_one().id, conn.value("SELECT count(*) FROM job_flow_list")) == (fourth.job_id, 0)
 
 
 @pytest.mark.parametrize("deed", ["edit", "retry", "pause and look"])
 def test_one_that_an_operator_changed_is_kept(conn: Connection, deed: str) -> None:
-    first = send(conn, 1, run_at=now(conn) + timedelta(minutes=5))
+    first = send(conn, 1, run_at=conn.now() + timedelta(minutes=5))
     if deed == "edit":
         operator.edit(conn, first.job_id, changes={"priority": 3}, actor=ACTOR)
     elif deed == "retry":
@@ -132,45 +118,45 @@ def test_one_that_an_operator_changed_is_kept(conn: Connection, deed: str) -> No
     else:
         operator.reveal(conn, first.job_id, actor=ACTOR)
     assert outcome(send(conn, 2)) == ("replaced" if deed == "pause and look" else "kept")
-    assert job_row(conn, first.job_id)["payload"] == {"n": 2 if deed == "pause and look" else 1}
+    assert conn.job_row(first.job_id)["payload"] == {"n": 2 if deed == "pause and look" else 1}
 
 
 def test_a_failed_one_is_not_retried_over_a_newer_one(conn: Connection) -> None:
     first = send(conn, 1)
-    run = claim_one(conn)
+    run = conn.claim_one()
     send(conn, 2)
-    finish_one(conn, run, "failed", permanent=True)
+    conn.finish_one(run, "failed", permanent=True)
     answer = operator.retry(conn, [first.job_id], actor=ACTOR)[0]
     assert (answer.ok, answer.code) == (False, "key-held")
 
 
 def test_a_key_that_another_type_holds_is_refused(conn: Connection) -> None:
-    other = add(conn, "beta", dedupe_key=KEY)
-    with changes_nothing(conn), pytest.raises(Refused, match=f"Job {other.id} of the type beta has this dedupe key"):
+    other = conn.add("beta", dedupe_key=KEY)
+    with conn.changes_nothing(), pytest.raises(Refused, match=f"Job {other.id} of the type beta has this dedupe key"):
         send(conn)
 
 
 def test_a_series_that_has_the_key_is_kept(conn: Connection) -> None:
-    series = add(conn, dedupe_key=KEY, recurrence_interval_minutes=5)
-    with changes_nothing(conn):
+    series = conn.add(dedupe_key=KEY, recurrence_interval_minutes=5)
+    with conn.changes_nothing():
         assert send(conn) == Ticket(series.id, created=False)
 
 
 def test_the_place_in_the_line_is_that_of_the_new_key(conn: Connection) -> None:
-    add(conn, concurrency_key="busy")
-    claim_one(conn)
+    conn.add(concurrency_key="busy")
+    conn.claim_one()
     first = send(conn, 1, concurrency_key="busy")
-    assert claim(conn) == []
+    assert conn.claim() == []
     send(conn, 2, concurrency_key="free")
-    assert claim_one(conn).id == first.job_id
+    assert conn.claim_one().id == first.job_id
 
 
 def test_a_hold_of_the_former_payload_does_not_keep_the_new_one(conn: Connection) -> None:
     first = send(conn, 1)
     conn.execute("SELECT job_hold('alpha', 'n', '1', NULL, 'tests', 'a test')")
-    assert claim(conn) == []
+    assert conn.claim() == []
     send(conn, 2)
-    assert [(job.id, job.payload) for job in claim(conn)] == [(first.job_id, {"n": 2})]
+    assert [(job.id, job.payload) for job in conn.claim()] == [(first.job_id, {"n": 2})]
 
 
 @pytest.mark.parametrize(
@@ -189,13 +175,13 @@ def test_a_hold_of_the_former_payload_does_not_keep_the_new_one(conn: Connection
     ],
 )  # fmt: skip
 def test_nonsense_is_refused_and_changes_nothing(conn: Connection, fields: dict[str, Any], words: str) -> None:
-    with changes_nothing(conn), pytest.raises(Refused, match=words):
+    with conn.changes_nothing(), pytest.raises(Refused, match=words):
         send(conn, **fields)
 
 
 @pytest.mark.slow
 def test_concurrent_enqueues_leave_one_job_and_one_behind_it_once_it_runs(conn: Connection, database_url: str) -> None:
-    opened = [psycopg.connect(database_url, autocommit=True) for _ in range(8)]
+    opened = [Connection.connect(database_url, autocommit=True) for _ in range(8)]
 
     def at_once(key: str) -> list[Ticket]:
         with ThreadPoolExecutor(len(opened)) as pool:
@@ -205,18 +191,18 @@ def test_concurrent_enqueues_leave_one_job_and_one_behind_it_once_it_runs(conn: 
         made = at_once(key)
         assert sorted(map(outcome, made)) == ["created"] + ["replaced"] * 7
         assert len({ticket.job_id for ticket in made}) == 1
-        (run,) = claim(conn)
+        (run,) = conn.claim()
         behind = at_once(key)
         assert sorted(map(outcome, behind)) == ["created"] + ["replaced"] * 7
         assert {ticket.job_id for ticket in behind} & {run.id} == set()
-        assert value(conn, "SELECT count(*) FROM job_queue WHERE dedupe_key IN (%s, 'behind:' || %s)", key, key) == 2
+        assert conn.value("SELECT count(*) FROM job_queue WHERE dedupe_key IN (%s, 'behind:' || %s)", key, key) == 2
     for one in opened:
         one.close()
 
 
 @pytest.mark.slow
 def test_an_enqueue_waits_for_another_and_says_so_where_that_takes_long(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as other, other.transaction():
+    with Connection.connect(database_url, autocommit=True) as other, other.transaction():
         send(other, 1)
         with pytest.raises(Refused, match="Another transaction enqueues a job with the same dedupe key"):
             send(conn, 2)
@@ -258,7 +244,7 @@ class ReplacingMachine(RuleBasedStateMachine):
 
     @rule()
     def work(self) -> None:
-        for job in claim(self.conn):
+        for job in self.conn.claim():
             assert job.payload == {"n": self.payloads[job.id]}, "an older payload ran"
             assert not self.running, "two ran at the same time"
             self.begun.add(job.id)
@@ -269,7 +255,7 @@ class ReplacingMachine(RuleBasedStateMachine):
         for job in list(self.running.values()):
             of: dict[str, dict[str, Any]] = {"retry": {"retry_after": 0.0}, "failed": {"permanent": True}}
             facts = of.get(how, {})
-            finish_one(self.conn, job, "failed" if how == "retry" else how, **facts)
+            self.conn.finish_one(job, "failed" if how == "retry" else how, **facts)
             del self.running[job.id]
             gone = how in {"succeeded", "failed", "cancelled"} or (how == "retry" and job.attempt == job.max_attempts)
             if gone:
@@ -296,13 +282,13 @@ class ReplacingMachine(RuleBasedStateMachine):
             assert answer.ok == (not self.payloads), answer.message
             if answer.ok:
                 self.failed.remove(job)
-                self.payloads[job] = rows(self.conn, "SELECT payload FROM job_queue WHERE id = %s", job)[0]["payload"][
+                self.payloads[job] = self.conn.rows("SELECT payload FROM job_queue WHERE id = %s", job)[0]["payload"][
                     "n"
                 ]
 
     @invariant()
     def the_queue_is_as_the_model_says(self) -> None:
-        found = rows(self.conn, "SELECT id, payload, blocked_by FROM job_queue WHERE status IN ('pending', 'running')")
+        found = self.conn.rows("SELECT id, payload, blocked_by FROM job_queue WHERE status IN ('pending', 'running')")
         assert {row["id"]: row["payload"]["n"] for row in found} == self.payloads
         assert len(self.waiting()) <= 1
         for job in self.waiting():

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -18,19 +17,7 @@ from jobdeck.core.queue.producers import tokens
 from jobdeck.core.read.verdict.health import health
 from tests.core.queue.flows.steps import enqueue, member
 from tests.support.health import announce
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    claim_one,
-    finish,
-    finish_one,
-    reap,
-    report,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, report
 
 DAY = timedelta(days=1)
 MOMENT = timedelta(minutes=5)
@@ -38,19 +25,19 @@ MOMENT = timedelta(minutes=5)
 
 def ended(conn: Connection, outcome: str = "failed") -> None:
     """A job that has ended and is still in the queue."""
-    add(conn)
-    finish_one(conn, claim_one(conn), outcome, **({"permanent": True} if outcome == "failed" else {}))
+    conn.add()
+    conn.finish_one(conn.claim_one(), outcome, **({"permanent": True} if outcome == "failed" else {}))
 
 
 def run(conn: Connection) -> None:
-    add(conn)
-    finish_one(conn, claim_one(conn))
+    conn.add()
+    conn.finish_one(conn.claim_one())
 
 
 def counted(conn: Connection) -> None:
     """A failed run that upkeep has added up."""
-    add(conn, max_attempts=1)
-    finish_one(conn, claim_one(conn), "failed", error="boom")
+    conn.add(max_attempts=1)
+    conn.finish_one(conn.claim_one(), "failed", error="boom")
     conn.execute("SELECT job_stats_compact(1000)")
 
 
@@ -65,15 +52,15 @@ def worker_run(conn: Connection) -> None:
 
 
 def deleted(conn: Connection) -> None:
-    operator.delete(conn, [add(conn, "beta").id], actor=ACTOR)
+    operator.delete(conn, [conn.add("beta").id], actor=ACTOR)
 
 
 def edited(conn: Connection) -> None:
-    operator.edit(conn, add(conn, "beta").id, changes={"payload": {"n": 1}}, actor=ACTOR)
+    operator.edit(conn, conn.add("beta").id, changes={"payload": {"n": 1}}, actor=ACTOR)
 
 
 def chosen(conn: Connection) -> None:
-    found = bulk.choose_ids(conn, {add(conn, "beta").id: None}, actor=ACTOR)
+    found = bulk.choose_ids(conn, {conn.add("beta").id: None}, actor=ACTOR)
     bulk.start(conn, found.bulk.id, "cancel", actor=ACTOR)
     bulk.step(conn, found.bulk.id, driver="test")
 
@@ -83,18 +70,18 @@ def noted(conn: Connection) -> None:
 
 
 def muted(conn: Connection) -> None:
-    notes.mute(conn, "alpha", "abc", until=value(conn, "SELECT clock_timestamp() + interval '1 minute'"), actor=ACTOR)
+    notes.mute(conn, "alpha", "abc", until=conn.value("SELECT clock_timestamp() + interval '1 minute'"), actor=ACTOR)
 
 
 def flowed(conn: Connection) -> None:
     """A flow whose only member has succeeded and left the queue."""
     enqueue(conn, member("alone"))
-    finish(conn, report(claim_one(conn)))
+    conn.finish(report(conn.claim_one()))
 
 
 def keyed(conn: Connection) -> None:
     tokens.add(conn, "shop", ["alpha"], tokens.Rate(1, 60), actor=ACTOR)
-    request = tokens.Request(value(conn, "SELECT token_hash FROM job_producers"), b"key", b"body")
+    request = tokens.Request(conn.value("SELECT token_hash FROM job_producers"), b"key", b"body")
     tokens.keep(conn, request, [])
 
 
@@ -133,12 +120,12 @@ def test_each_line_of_the_queue_is_tested_here_with_its_default(conn: Connection
 def test_rows_are_kept_for_their_period_and_no_longer(conn: Connection, name: str) -> None:
     make, count, days = LINES[name]
     make(conn)
-    advance(conn, days * DAY - MOMENT)
-    reap(conn)
-    assert value(conn, count) == 1
-    advance(conn, 2 * MOMENT + timedelta(hours=1))
-    assert reap(conn).pruned >= 1
-    assert value(conn, count) == 0
+    conn.advance(days * DAY - MOMENT)
+    conn.reap()
+    assert conn.value(count) == 1
+    conn.advance(2 * MOMENT + timedelta(hours=1))
+    assert conn.reap().pruned >= 1
+    assert conn.value(count) == 0
 
 
 @pytest.mark.parametrize("name", ["job_stats", "job_backlog"])
@@ -147,16 +134,16 @@ def test_what_was_counted_in_a_stretch_of_time_is_kept_for_its_period_after_the_
 ) -> None:
     make, _, days = LINES[name]
     make(conn)
-    advance(conn, DAY)  # so that upkeep is due
+    conn.advance(DAY)  # so that upkeep is due
     table = sql.Identifier(name)
     begun = sql.SQL("UPDATE {} SET bucket = now() - %s - minutes * interval '30 seconds'").format(table)
     old = "SELECT DISTINCT minutes FROM {} WHERE minutes > 1 AND bucket < now() - interval '1 day' ORDER BY 1"
     lengths = sql.SQL(old).format(table)
     conn.execute(begun, (days * DAY,))
-    assert reap(conn).troubles == {}
+    assert conn.reap().troubles == {}
     assert conn.execute(lengths).fetchall() == [(5,), (15,), (120,), (480,)]
-    advance(conn, timedelta(hours=5))
-    reap(conn)
+    conn.advance(timedelta(hours=5))
+    conn.reap()
     assert conn.execute(lengths).fetchall() == []
 
 
@@ -165,14 +152,14 @@ def test_the_owner_can_set_a_period_and_reset_it(conn: Connection, name: str) ->
     make, count, days = LINES[name]
     privacy.set_period(conn, name, days + 2, actor=ACTOR)
     make(conn)
-    advance(conn, (days + 1) * DAY)
-    reap(conn)
-    assert value(conn, count) == 1
+    conn.advance((days + 1) * DAY)
+    conn.reap()
+    assert conn.value(count) == 1
     privacy.set_period(conn, name, None, actor=ACTOR)
-    advance(conn, timedelta(hours=2))
-    reap(conn)
-    assert value(conn, count) == 0
-    assert value(conn, "SELECT count(*) FROM job_audit WHERE action = 'set retention'") >= 1
+    conn.advance(timedelta(hours=2))
+    conn.reap()
+    assert conn.value(count) == 0
+    assert conn.value("SELECT count(*) FROM job_audit WHERE action = 'set retention'") >= 1
 
 
 @pytest.mark.parametrize(("name", "days"), [("job_runs", 0), ("job_runs", 36_501), ("nothing", 5)])
@@ -181,14 +168,14 @@ def test_a_period_that_makes_no_sense_is_refused(conn: Connection, name: str, da
     with pytest.raises(Refused):
         privacy.set_period(conn, name, days, actor=ACTOR)
     assert privacy.periods().run(conn) == before
-    assert rows(conn, "SELECT * FROM job_audit") == []
+    assert conn.rows("SELECT * FROM job_audit") == []
 
 
 def test_the_audit_keeps_its_row_without_the_payload(conn: Connection) -> None:
     edited(conn)
-    advance(conn, 91 * DAY)
-    reap(conn)
-    (kept,) = rows(conn, "SELECT action, before, after FROM job_audit")
+    conn.advance(91 * DAY)
+    conn.reap()
+    (kept,) = conn.rows("SELECT action, before, after FROM job_audit")
     assert kept["action"] == "edit"
     assert {"payload"} & {*kept["before"], *kept["after"]} == set()
     assert {"task_type", "status"} <= {*kept["before"]}
@@ -202,37 +189,37 @@ def test_an_ended_job_for_which_another_waits_is_kept(conn: Connection) -> None:
         SELECT 'beta', 'pending', id, now() + interval '400 days' FROM job_queue
         """
     )
-    advance(conn, 91 * DAY)
+    conn.advance(91 * DAY)
     conn.execute("SELECT job_retain('retention', 10)")
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'failed'") == 1
+    assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'failed'") == 1
 
 
 def test_locked_rows_are_left_for_the_next_time(conn: Connection, database_url: str) -> None:
     for _ in range(2):
         ended(conn)
-    advance(conn, 91 * DAY)
-    with psycopg.connect(database_url) as other:
+    conn.advance(91 * DAY)
+    with Connection.connect(database_url) as other:
         other.execute("SELECT FROM job_queue ORDER BY id LIMIT 1 FOR UPDATE")
-        reap(conn)
-        assert value(conn, "SELECT count(*) FROM job_queue") == 1
-    advance(conn, timedelta(hours=2))
-    reap(conn)
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        conn.reap()
+        assert conn.value("SELECT count(*) FROM job_queue") == 1
+    conn.advance(timedelta(hours=2))
+    conn.reap()
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 
 def test_a_line_that_fails_is_told_and_does_not_keep_the_others_from_their_turn(conn: Connection) -> None:
     edited(conn)
     ended(conn)
-    advance(conn, 91 * DAY)
+    conn.advance(91 * DAY)
     conn.execute(
         """
         CREATE FUNCTION break() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'broken'; END $$;
         CREATE TRIGGER break BEFORE UPDATE ON job_audit FOR EACH ROW EXECUTE FUNCTION break();
         """
     )
-    assert "job_audit payloads: P0001 broken" in reap(conn).troubles["retention"]
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE status = 'failed'") == 0
-    assert value(conn, "SELECT succeeded_at < now() - interval '1 day' FROM job_upkeep WHERE part = 'retention'")
+    assert "job_audit payloads: P0001 broken" in conn.reap().troubles["retention"]
+    assert conn.value("SELECT count(*) FROM job_queue WHERE status = 'failed'") == 0
+    assert conn.value("SELECT succeeded_at < now() - interval '1 day' FROM job_upkeep WHERE part = 'retention'")
 
 
 def test_retention_that_did_not_run_for_a_day_is_critical(conn: Connection) -> None:
@@ -247,19 +234,19 @@ def test_retention_that_did_not_run_for_a_day_is_critical(conn: Connection) -> N
     assert found.verdict is Verdict.CRITICAL
     assert "retention" in found.evidence
     conn.execute("UPDATE job_upkeep SET succeeded_at = now() WHERE part <> 'retention'")
-    reap(conn)
+    conn.reap()
     assert [found for found in health().run(conn).findings if found.signal == "upkeep"] == []
 
 
 def test_jobs_that_wait_or_run_are_kept_however_old_they_are(conn: Connection) -> None:
     ended(conn)
-    running = add(conn)
-    assert claim_one(conn).id == running.id
-    waiting = add(conn)
+    running = conn.add()
+    assert conn.claim_one().id == running.id
+    waiting = conn.add()
     conn.execute(
         "UPDATE job_queue SET created_at = now() - interval '9 years', updated_at = now() - interval '9 years', "
         "completed_at = completed_at - interval '9 years', lease_expires_at = lease_expires_at + interval '1 day'"
     )
     conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 day' WHERE part = 'retention'")
-    reap(conn)
-    assert {row["id"] for row in rows(conn, "SELECT id FROM job_queue")} == {waiting.id, running.id}
+    conn.reap()
+    assert {row["id"] for row in conn.rows("SELECT id FROM job_queue")} == {waiting.id, running.id}

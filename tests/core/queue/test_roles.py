@@ -24,24 +24,7 @@ from tests.support.health import announce
 from tests.support.original import its_owner, original_database
 from tests.support.people import DENIED, GROUPS, People
 from tests.support.postgres import PostgresServer
-from tests.support.queue import (
-    ACTOR,
-    BASE,
-    CAP,
-    WORKER,
-    Connection,
-    add,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish_one,
-    job_row,
-    lose,
-    reap,
-    report,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, BASE, CAP, WORKER, Connection, report
 from tests.support.working import claimed
 
 pytestmark = pytest.mark.competition
@@ -86,14 +69,14 @@ def enqueue_calls() -> dict[str, Callable[[Connection, Any], object]]:
 def work_calls() -> dict[str, Callable[[Connection, Any], object]]:
     """What a worker may call."""
     return {
-        "claim": lambda conn, _: claim(conn),
+        "claim": lambda conn, _: conn.claim(),
         "next_due": lambda conn, _: leases.next_due(conn, ["alpha"]),
         "heartbeat": lambda conn, job: leases.heartbeat(conn, "w", [(job.id, 1, None)], 60),
         "checkpoint": lambda conn, job: leases.save_checkpoint(conn, job.id, 1, {}),
         "finish": lambda conn, job: leases.finish(
             conn, "w", [report(claimed(id=job.id))], retry_base=BASE, retry_cap=CAP
         ),
-        "reap": lambda conn, _: reap(conn),
+        "reap": lambda conn, _: conn.reap(),
         "report": lambda conn, _: announce(conn, "w", types=[]),
         "remove": lambda conn, _: presence.remove_worker(conn, "w"),
     }
@@ -102,8 +85,8 @@ def work_calls() -> dict[str, Callable[[Connection, Any], object]]:
 class TestViewer:
     @pytest.mark.slow
     def test_it_reads_every_screen(self, owner: Connection, viewer: Connection) -> None:
-        job = add(owner)
-        claim_one(owner)
+        job = owner.add()
+        owner.claim_one()
         shown = read_jobs.snapshot(Filter()).run(viewer)
         assert [listed.id for listed in shown.page.jobs] == [job.id]
         assert shown.processing.enabled
@@ -130,19 +113,19 @@ class TestViewer:
     def test_payloads_outputs_and_logs_are_hidden_from_it_everywhere(
         self, owner: Connection, viewer: Connection
     ) -> None:
-        waiting = add(owner, "beta", payload=SECRET)
+        waiting = owner.add("beta", payload=SECRET)
         queue_operator.edit(owner, waiting.id, changes={"payload": SECRET | {"count": 4}}, actor=ACTOR)
-        gone = add(owner, payload=SECRET)
-        claimed = claim_one(owner)
-        finish_one(owner, claimed, output={"sent_to": "ada@example.org"}, log="wrote to ada@example.org")
-        again = add(owner, "gamma", payload=SECRET)
-        running = claim_one(owner, ["gamma"])
+        gone = owner.add(payload=SECRET)
+        claimed = owner.claim_one()
+        owner.finish_one(claimed, output={"sent_to": "ada@example.org"}, log="wrote to ada@example.org")
+        again = owner.add("gamma", payload=SECRET)
+        running = owner.claim_one(["gamma"])
         leases.save_checkpoint(owner, running.id, running.run_token, {"last": "ada@example.org"})
-        finish_one(owner, running, "failed", log="wrote to ada@example.org", permanent=True)
-        told = add(owner, "delta", payload=SECRET)
-        follows = claim_one(owner, ["delta"])
+        owner.finish_one(running, "failed", log="wrote to ada@example.org", permanent=True)
+        told = owner.add("delta", payload=SECRET)
+        follows = owner.claim_one(["delta"])
         leases.heartbeat(owner, "worker-1", [(told.id, follows.run_token, {"log": ["wrote to ada@example.org"]})], 60)
-        deleted = add(owner, "epsilon", payload=SECRET)
+        deleted = owner.add("epsilon", payload=SECRET)
         queue_operator.delete(owner, [deleted.id], actor=ACTOR)
 
         seen = read_jobs.job(again.id).run(viewer)
@@ -164,9 +147,9 @@ class TestViewer:
     def test_payload_output_and_checkpoint_of_a_deleted_job_are_hidden_from_it(
         self, owner: Connection, viewer: Connection
     ) -> None:
-        job = add(owner, payload=SECRET, recurrence_interval_minutes=5)
+        job = owner.add(payload=SECRET, recurrence_interval_minutes=5)
         sent, last = {"sent_to": "ada@example.org"}, {"last": "ada@example.org"}
-        finish_one(owner, claim_one(owner), output=sent, checkpoint=last)
+        owner.finish_one(owner.claim_one(), output=sent, checkpoint=last)
         queue_operator.delete(owner, [job.id], actor=ACTOR)
         for reader, shown in ((owner, (SECRET, sent, last)), (viewer, (REDACTED, None, None))):
             found = read_jobs.detail(job.id).run(reader)
@@ -176,11 +159,11 @@ class TestViewer:
 
     @pytest.mark.slow
     def test_the_log_of_a_lost_run_is_hidden_from_it(self, owner: Connection, viewer: Connection) -> None:
-        told = add(owner)
-        running = claim_one(owner)
+        told = owner.add()
+        running = owner.claim_one()
         progress = {"done": 3, "log": ["wrote to ada@example.org"]}
         leases.heartbeat(owner, "worker-1", [(told.id, running.run_token, progress)], 60)
-        lose(owner)
+        owner.lose()
         (kept,), _ = history.runs(job_id=told.id).run(owner)
         assert (kept.outcome, kept.progress) == (RunOutcome.LOST, progress)
         (seen,), _ = history.runs(job_id=told.id).run(viewer)
@@ -189,8 +172,8 @@ class TestViewer:
     @pytest.mark.slow
     @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls(), *work_calls()])
     def test_it_can_do_nothing(self, owner: Connection, viewer: Connection, call: str) -> None:
-        job = add(owner)
-        with changes_nothing(owner), pytest.raises(DENIED):
+        job = owner.add()
+        with owner.changes_nothing(), pytest.raises(DENIED):
             (act_calls() | enqueue_calls() | work_calls())[call](viewer, job)
 
     @pytest.mark.competition
@@ -203,24 +186,24 @@ class TestViewer:
 class TestOperator:
     @pytest.mark.parametrize("call", [*act_calls(), *enqueue_calls()])
     def test_it_acts_and_enqueues(self, owner: Connection, operator: Connection, call: str) -> None:
-        job = add(owner)
+        job = owner.add()
         (act_calls() | enqueue_calls())[call](operator, job)
 
     def test_the_audit_names_the_role_that_signed_in(self, owner: Connection, operator: Connection) -> None:
-        queue_operator.cancel(operator, [add(owner).id], actor=ACTOR)
-        role = value(operator, "SELECT session_user::text")
+        queue_operator.cancel(operator, [owner.add().id], actor=ACTOR)
+        role = operator.value("SELECT session_user::text")
         assert history.audit().run(operator)[0].actor == f"{ACTOR} ({role})"
         assert role.startswith("test_job_operator")
 
     @pytest.mark.parametrize("call", [*work_calls()])
     def test_it_does_no_work(self, owner: Connection, operator: Connection, call: str) -> None:
-        job = add(owner)
+        job = owner.add()
         with pytest.raises(DENIED):
             work_calls()[call](operator, job)
 
     @pytest.mark.slow
     def test_it_sees_payloads_whole_and_its_permissions(self, owner: Connection, operator: Connection) -> None:
-        job = add(owner, payload=SECRET)
+        job = owner.add(payload=SECRET)
         seen = read_jobs.job(job.id).run(operator)
         assert seen is not None
         assert seen.payload == SECRET
@@ -231,8 +214,7 @@ class TestOperator:
     def test_it_reads_of_the_programme_what_previews_and_commands_need_and_writes_none_of_it(
         self, owner: Connection
     ) -> None:
-        tables = rows(
-            owner,
+        tables = owner.rows(
             """
             SELECT t AS name, has_table_privilege('job_operator', t::regclass, 'select') AS whole,
                 has_any_column_privilege('job_operator', t::regclass, 'insert, update, references')
@@ -259,7 +241,7 @@ class TestOperator:
         )
         found = find_coaches(operator, "lane")
         assert [one.label for one in found] == ["Ada Lane"]
-        assert "example.org" not in repr(rows(operator, "SELECT * FROM programme_find_coaches('', 10)"))
+        assert "example.org" not in repr(operator.rows("SELECT * FROM programme_find_coaches('', 10)"))
         with pytest.raises(DENIED):
             operator.execute("SELECT email FROM profiles")
 
@@ -268,28 +250,28 @@ class TestWorker:
     @pytest.mark.slow
     @pytest.mark.parametrize("call", [*work_calls(), *enqueue_calls()])
     def test_it_works_and_enqueues(self, owner: Connection, worker: Connection, call: str) -> None:
-        job = add(owner)
+        job = owner.add()
         (work_calls() | enqueue_calls())[call](worker, job)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("call", [*act_calls()])
     def test_it_does_not_act(self, owner: Connection, worker: Connection, call: str) -> None:
-        job = add(owner)
-        with changes_nothing(owner), pytest.raises(DENIED):
+        job = owner.add()
+        with owner.changes_nothing(), pytest.raises(DENIED):
             act_calls()[call](worker, job)
 
     @pytest.mark.slow
     def test_it_runs_jobs_from_claim_to_finish(self, owner: Connection, worker: Connection) -> None:
-        first = add(owner, payload=SECRET, concurrency_key="k")
-        second = add(owner, "beta", blocked_by=first.id)
-        claimed = claim_one(worker)
+        first = owner.add(payload=SECRET, concurrency_key="k")
+        second = owner.add("beta", blocked_by=first.id)
+        claimed = worker.claim_one()
         assert claimed.payload == SECRET
         assert leases.heartbeat(worker, WORKER, [(claimed.id, claimed.run_token, {"n": 1})], 60)[0].alive
-        assert finish_one(worker, claimed).recorded is RunOutcome.SUCCEEDED
-        claimed = claim_one(worker, ["beta"])
+        assert worker.finish_one(claimed).recorded is RunOutcome.SUCCEEDED
+        claimed = worker.claim_one(["beta"])
         assert claimed.id == second.id
-        assert finish_one(worker, claimed, "failed", permanent=True).status is Status.FAILED
-        reap(worker)
+        assert worker.finish_one(claimed, "failed", permanent=True).status is Status.FAILED
+        worker.reap()
         run_id = presence.open_worker_run(worker, source="worker", worker_id="w")
         presence.close_worker_run(worker, run_id, status="ok", claimed=2, succeeded=1, failed=1, released=0)
         assert history.worker_runs().run(worker)[0].succeeded == 1
@@ -303,14 +285,14 @@ class TestWorker:
         assert tables
         for (table,) in tables:
             for right in ("select", "insert", "update", "delete"):
-                assert value(worker, "SELECT has_table_privilege(%s, %s)", f"public.{table}", right), table
+                assert worker.value("SELECT has_table_privilege(%s, %s)", f"public.{table}", right), table
 
 
 class TestNobody:
     def test_who_is_in_no_group_reads_and_does_nothing(
         self, owner: Connection, people: People, database_url: str
     ) -> None:
-        job = add(owner)
+        job = owner.add()
         with people.sign_in(database_url, None) as nobody:
             for call in (act_calls() | enqueue_calls() | work_calls()).values():
                 with pytest.raises(DENIED):
@@ -351,11 +333,10 @@ NOWHERE = {
 class TestCatalog:
     @pytest.mark.parametrize("what", NOWHERE)
     def test_there_is_no(self, owner: Connection, what: str) -> None:
-        assert rows(owner, NOWHERE[what]) == []
+        assert owner.rows(NOWHERE[what]) == []
 
     def test_the_groups_write_no_table_of_the_queue(self, owner: Connection) -> None:
-        found = rows(
-            owner,
+        found = owner.rows(
             """
             SELECT g.name, c.relname FROM unnest(%s::text[]) AS g (name), pg_class AS c
             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v')
@@ -374,23 +355,23 @@ class TestCatalog:
         install_schema(conn, roles=True)
         for group in GROUPS:
             with people.sign_in(database_url, group) as account:
-                assert value(account, "SELECT count(*) FROM job_list") == 0
+                assert account.value("SELECT count(*) FROM job_list") == 0
 
     def test_the_groups_use_no_sequence_of_the_queue_and_make_nothing(self, owner: Connection) -> None:
         for group in GROUPS:
-            assert not value(owner, "SELECT has_sequence_privilege(%s, 'job_run_token_seq', 'usage, update')", group)
-            assert not value(owner, "SELECT has_schema_privilege(%s, 'public', 'create')", group)
-            assert not value(owner, "SELECT rolcanlogin OR rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = %s",
+            assert not owner.value("SELECT has_sequence_privilege(%s, 'job_run_token_seq', 'usage, update')", group)
+            assert not owner.value("SELECT has_schema_privilege(%s, 'public', 'create')", group)
+            assert not owner.value("SELECT rolcanlogin OR rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = %s",
                              group)  # fmt: skip
 
     @pytest.mark.slow
     def test_a_table_put_in_the_way_is_not_taken_for_the_queues(self, owner: Connection) -> None:
-        job = add(owner)
+        job = owner.add()
         owner.execute("CREATE TEMP TABLE job_queue (LIKE public.job_queue INCLUDING ALL)")
         owner.execute("CREATE TEMP TABLE job_queue_settings (LIKE public.job_queue_settings INCLUDING ALL)")
-        assert claim_one(owner).id == job.id
+        assert owner.claim_one().id == job.id
         owner.execute("DROP TABLE pg_temp.job_queue, pg_temp.job_queue_settings")
-        assert job_row(owner, job.id)["status"] == "running"
+        assert owner.job_row(job.id)["status"] == "running"
 
     @pytest.mark.slow
     def test_making_the_roles_again_changes_nothing(self, owner: Connection) -> None:
@@ -419,7 +400,7 @@ def test_over_the_originals_tables_the_groups_see_what_row_security_would_hide(p
                     assert len(history.worker_runs().run(conn)) == 2
                     assert read_jobs.counts().run(conn) == read_jobs.counts().run(owner)
             with people.sign_in(url, "job_worker") as conn:
-                assert len(claim(conn, ["due"])) == 1
+                assert len(conn.claim(["due"])) == 1
             with people.sign_in(url, "job_viewer") as conn, pytest.raises(DENIED):
                 conn.execute("SELECT * FROM job_queue")
         finally:

@@ -22,7 +22,7 @@ from jobdeck.core.queue import producer
 from tests.support.examples import examples
 from tests.support.health import announce, finding
 from tests.support.people import make_groups
-from tests.support.queue import Connection, claim, finish, reap, report, rows, value
+from tests.support.queue import Connection, report
 
 TYPES: Final = ("alpha", "keyed", "limited", "aging")
 PLAIN: Final = 20
@@ -209,30 +209,30 @@ def work(conn: Connection, plain: set[uuid.UUID]) -> None:
     outcomes = ("succeeded", "failed", "continued", "partial")
     began = worked(conn)
     for turn in range(CLAIMS):
-        jobs = claim(conn, TYPES, limit=10)
-        finish(conn, *(report(job, "succeeded" if job.id in plain else outcomes[turn % 4]) for job in jobs))
+        jobs = conn.claim(TYPES, limit=10)
+        conn.finish(*(report(job, "succeeded" if job.id in plain else outcomes[turn % 4]) for job in jobs))
         if turn + 1 == FIRST:
-            assert rows(conn, "SELECT id FROM job_queue WHERE id = ANY (%s)", list(plain)) == []
+            assert conn.rows("SELECT id FROM job_queue WHERE id = ANY (%s)", list(plain)) == []
             assert worked(conn) - began < SECOND
         if turn % 5 == 0:
-            assert [why for why in reap(conn).troubles.values() if "refused by the application" not in why] == []
+            assert [why for why in conn.reap().troubles.values() if "refused by the application" not in why] == []
 
 
 def explained(conn: Connection) -> None:
     """Each job that is left can be read, and waits for a reason that `jobdeck why` says."""
-    for row in rows(conn, "SELECT * FROM job_queue WHERE status IN ('pending', 'running')"):
+    for row in conn.rows("SELECT * FROM job_queue WHERE status IN ('pending', 'running')"):
         if row["status"] == "running":
             assert row["lease_expires_at"] is not None
             continue
-        why = rows(conn, "SELECT code FROM job_queue_why(%s) WHERE NOT holds", row["id"])
+        why = conn.rows("SELECT code FROM job_queue_why(%s) WHERE NOT holds", row["id"])
         again = row["last_run_at"] or row["last_outcome"] or row["is_recurring"]
         assert why or again, row
 
 
 def named(conn: Connection) -> None:
     """Health counts the jobs that are set aside, and names one of them."""
-    reap(conn)
-    aside = [str(row["job_id"]) for row in rows(conn, "SELECT job_id FROM job_poison")]
+    conn.reap()
+    aside = [str(row["job_id"]) for row in conn.rows("SELECT job_id FROM job_poison")]
     if aside:
         found = finding(conn, "upkeep")
         assert found.verdict is Verdict.CRITICAL
@@ -250,7 +250,7 @@ def test_a_row_by_hand_is_refused_with_a_sentence_or_runs_and_the_others_run_bes
     queue.execute("TRUNCATE job_queue, job_runs, job_stat_delta, job_recheck, job_poison, job_unique_keys")
     plain = set(producer.enqueue_many(queue, [NewJob("alpha") for _ in range(PLAIN)], actor="plain"))
     taken = [fields for way, fields in writes if not refused(queue, way, fields)]
-    assert value(queue, "SELECT count(*) FROM job_queue") <= PLAIN + len(taken)
+    assert queue.value("SELECT count(*) FROM job_queue") <= PLAIN + len(taken)
     work(queue, plain)
     explained(queue)
     named(queue)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from psycopg import sql
 
 from tests.support.examples import examples
-from tests.support.queue import Connection, add, changes_nothing, claim_one, finish_one, job_row, value
+from tests.support.queue import Connection
 
 RUNNING: Final = {"status": "running", "run_token": 7, "lease_expires_at": datetime(2026, 1, 1, tzinfo=UTC)}
 COUNTS: Final = ("attempts", "cycle", "consecutive_failures")
@@ -81,8 +81,8 @@ def copy_in(conn: Connection, *priorities: int) -> None:
 def test_a_row_that_breaks_a_rule_is_refused_with_a_sentence_that_has_nothing_of_the_row(
     conn: Connection, *, existing: bool, fields: dict[str, object], rule: str, words: str, more: dict[str, object]
 ) -> None:
-    job = add(conn, payload={"phone": "4790012345"}) if existing else None
-    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=words) as refused:
+    job = conn.add(payload={"phone": "4790012345"}) if existing else None
+    with conn.changes_nothing(), pytest.raises(psycopg.errors.CheckViolation, match=words) as refused:
         write(conn, more | fields, job and job.id)
     assert refused.value.diag.constraint_name == f"job_queue_{rule}_check"
     assert refused.value.diag.table_name == "job_queue"
@@ -92,7 +92,7 @@ def test_a_row_that_breaks_a_rule_is_refused_with_a_sentence_that_has_nothing_of
 
 def test_a_row_by_hand_needs_a_type_and_waits_in_no_line_without_a_key(conn: Connection) -> None:
     for fields, words in (({"task_type": " "}, "needs a task type"), ({"in_line": True}, "is in no line")):
-        with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=words):
+        with conn.changes_nothing(), pytest.raises(psycopg.errors.CheckViolation, match=words):
             write(conn, fields)
 
 
@@ -105,8 +105,11 @@ def test_a_series_whose_slots_no_claim_could_read_is_refused(conn: Connection, *
     job_id = None
     if existing:
         write(conn, series)
-        job_id = value(conn, "SELECT id FROM job_queue")
-    with changes_nothing(conn), pytest.raises(psycopg.Error, match="at most 1,100 slots, between the years 1 and 9999"):
+        job_id = conn.value("SELECT id FROM job_queue")
+    with (
+        conn.changes_nothing(),
+        pytest.raises(psycopg.Error, match="at most 1,100 slots, between the years 1 and 9999"),
+    ):
         write(conn, {**series, "slots": slots}, job_id)
 
 
@@ -114,49 +117,49 @@ def test_a_series_whose_slots_no_claim_could_read_is_refused(conn: Connection, *
 def test_a_job_that_waits_gets_no_value_either_that_an_index_would_refuse_at_the_end_of_its_blocker(
     conn: Connection, column: str
 ) -> None:
-    blocker = add(conn)
-    for job in (None, add(conn, blocked_by=blocker.id).id):
-        with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match=r"1,000 bytes|200 bytes"):
+    blocker = conn.add()
+    for job in (None, conn.add(blocked_by=blocker.id).id):
+        with conn.changes_nothing(), pytest.raises(psycopg.errors.CheckViolation, match=r"1,000 bytes|200 bytes"):
             write(conn, {column: NOISE, "blocked_by": blocker.id}, job)
-    finish_one(conn, claim_one(conn))
-    claim_one(conn)
+    conn.finish_one(conn.claim_one())
+    conn.claim_one()
 
 
 def test_a_count_that_is_near_its_end_is_still_raised_by_one(conn: Connection) -> None:
     write(conn, dict.fromkeys((*COUNTS, "version"), 1_000_000_000))
-    claimed = claim_one(conn)
+    claimed = conn.claim_one()
     assert claimed.attempt == 1_000_000_001
-    assert finish_one(conn, claimed, "released").recorded == "released"
+    assert conn.finish_one(claimed, "released").recorded == "released"
 
 
 @pytest.mark.parametrize("column", ["run_token", "lease_expires_at", "locked_by"])
 def test_a_running_job_keeps_its_token_its_lease_and_the_name_of_its_worker(conn: Connection, column: str) -> None:
-    add(conn)
-    claimed = claim_one(conn)
-    with changes_nothing(conn), pytest.raises(psycopg.Error, match=r"has a run token, a lease|would have no token"):
+    conn.add()
+    claimed = conn.claim_one()
+    with conn.changes_nothing(), pytest.raises(psycopg.Error, match=r"has a run token, a lease|would have no token"):
         write(conn, {column: None}, claimed.id)
 
 
 def test_a_copy_whose_last_row_breaks_a_rule_adds_none(conn: Connection) -> None:
-    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="A priority must be"):
+    with conn.changes_nothing(), pytest.raises(psycopg.errors.CheckViolation, match="A priority must be"):
         copy_in(conn, 1, 2, 101)
 
 
 def test_a_session_that_leaves_triggers_out_breaks_no_rule_either(conn: Connection) -> None:
     conn.execute("SET session_replication_role = replica")
     write(conn, {"priority": 100})
-    for job_id in (None, value(conn, "SELECT id FROM job_queue")):
+    for job_id in (None, conn.value("SELECT id FROM job_queue")):
         with pytest.raises(psycopg.errors.CheckViolation, match="A priority must be"):
             write(conn, {"priority": 101}, job_id)
 
 
 def test_a_place_in_the_line_that_is_given_by_hand_beside_a_key_stays(conn: Connection) -> None:
     write(conn, {"concurrency_key": "k", "in_line": True})
-    assert value(conn, "SELECT in_line FROM job_queue") is True
+    assert conn.value("SELECT in_line FROM job_queue") is True
 
 
 def test_rows_are_judged_for_a_session_without_a_search_path(conn: Connection) -> None:
-    schema = value(conn, "SELECT current_schema()")
+    schema = conn.value("SELECT current_schema()")
     conn.execute("SET search_path = ''")
     table = sql.Identifier(schema, "job_queue")
     conn.execute(sql.SQL("INSERT INTO {} (task_type) VALUES ('alpha')").format(table))
@@ -211,7 +214,7 @@ def refused(conn: Connection, statement: sql.Composed, params: Mapping[str, Any]
 def test_the_rows_that_are_refused_are_those_that_checks_of_the_table_would_refuse(
     conn: Connection, fields: dict[str, object]
 ) -> None:
-    if value(conn, "SELECT to_regclass('pg_temp.checked')") is None:
+    if conn.value("SELECT to_regclass('pg_temp.checked')") is None:
         conn.execute(CHECKS)
         conn.execute("INSERT INTO job_queue (task_type) VALUES ('alpha')")
     names, params = map(sql.Identifier, fields), map(sql.Placeholder, fields)
@@ -225,7 +228,7 @@ def test_the_rows_that_are_refused_are_those_that_checks_of_the_table_would_refu
 
 def test_a_row_by_hand_of_a_queue_whose_rules_it_keeps_is_stored_as_it_was_given(conn: Connection) -> None:
     write(conn, {"status": "failed", "attempts": 3, "max_attempts": 3, "last_error": "away", "priority": -100})
-    job = job_row(conn, value(conn, "SELECT id FROM job_queue"))
+    job = conn.job_row(conn.value("SELECT id FROM job_queue"))
     assert (job["status"], job["attempts"], job["last_error"], job["priority"]) == ("failed", 3, "away", -100)
     assert job["in_line"] is False
 
@@ -233,9 +236,9 @@ def test_a_row_by_hand_of_a_queue_whose_rules_it_keeps_is_stored_as_it_was_given
 def test_a_type_of_200_bytes_is_enqueued_and_claimed(conn: Connection) -> None:
     name = "é" * 100
     write(conn, {"task_type": name})
-    assert claim_one(conn, [name]).task_type == name
-    job = add(conn)
-    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="at most 200 bytes"):
-        add(conn, "x" * 201)
-    with changes_nothing(conn), pytest.raises(psycopg.errors.CheckViolation, match="at most 200 bytes"):
+    assert conn.claim_one([name]).task_type == name
+    job = conn.add()
+    with conn.changes_nothing(), pytest.raises(psycopg.errors.CheckViolation, match="at most 200 bytes"):
+        conn.add("x" * 201)
+    with conn.changes_nothing(), pytest.raises(psycopg.errors.CheckViolation, match="at most 200 bytes"):
         write(conn, {"task_type": "x" * 201}, job.id)

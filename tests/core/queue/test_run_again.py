@@ -15,22 +15,7 @@ from jobdeck.core.read import job_lists
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.registry import Admission, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    Parallel,
-    add,
-    audit_rows,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish,
-    job_row,
-    report,
-    rows,
-    run_once,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, Parallel, report
 
 
 class Numbered(Payload):
@@ -57,30 +42,30 @@ def run_again(conn: Connection, *ids: UUID, **fields: Any) -> list[ActionResult]
 
 def succeeded(conn: Connection, task_type: str = "alpha", **fields: Any) -> Job:
     """A one-time job that succeeded and left the queue."""
-    job = add(conn, task_type, **fields)
-    run_once(conn, [task_type])
+    job = conn.add(task_type, **fields)
+    conn.run_once([task_type])
     return job
 
 
 def succeed_all(conn: Connection, task_type: str = "alpha") -> None:
-    while claimed := claim(conn, [task_type], limit=100):
-        finish(conn, *(report(one) for one in claimed))
+    while claimed := conn.claim([task_type], limit=100):
+        conn.finish(*(report(one) for one in claimed))
 
 
 def queued(conn: Connection) -> list[UUID]:
-    return [row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id")]
+    return [row["id"] for row in conn.rows("SELECT id FROM job_queue ORDER BY id")]
 
 
 class TestRetry:
     def test_a_job_that_succeeded_since_it_was_seen_is_refused_and_named_the_way_to_run_it_again(
         self, conn: Connection
     ) -> None:
-        seen = add(conn)
-        run_once(conn, outcome="failed", permanent=True)
+        seen = conn.add()
+        conn.run_once(outcome="failed", permanent=True)
         operator.retry(conn, [seen.id], actor="somebody else")
-        run_once(conn)
+        conn.run_once()
         for versions in ({seen.id: seen.version}, None):
-            with changes_nothing(conn):
+            with conn.changes_nothing():
                 (answer,) = operator.retry(conn, [seen.id], actor=ACTOR, versions=versions)
                 (told,) = operator.retry(conn, [seen.id], actor=ACTOR, versions=versions, dry_run=True)
             assert (answer.ok, answer.code) == (False, "has-succeeded")
@@ -88,20 +73,20 @@ class TestRetry:
             assert told == answer
 
     def test_a_series_that_ended_since_it_was_seen_is_refused_and_named_the_way(self, conn: Connection) -> None:
-        at = value(conn, "SELECT clock_timestamp()")
-        seen = add(conn, recurrence_interval_minutes=60, run_at=at, expires_at=at.replace(year=at.year + 1))
+        at = conn.value("SELECT clock_timestamp()")
+        seen = conn.add(recurrence_interval_minutes=60, run_at=at, expires_at=at.replace(year=at.year + 1))
         conn.execute("UPDATE job_queue SET expires_at = run_at + interval '1 minute'")
-        run_once(conn)
-        assert job_row(conn, seen.id)["status"] == "succeeded"
-        with changes_nothing(conn):
+        conn.run_once()
+        assert conn.job_row(seen.id)["status"] == "succeeded"
+        with conn.changes_nothing():
             (answer,) = operator.retry(conn, [seen.id], actor=ACTOR, versions={seen.id: seen.version})
         assert not answer.ok
         assert f"jobdeck run-again {seen.id}" in answer.message
 
     def test_another_payload_is_not_given_to_a_job_that_succeeded_since_it_was_seen(self, conn: Connection) -> None:
-        seen = add(conn)
-        run_once(conn)
-        with changes_nothing(conn):
+        seen = conn.add()
+        conn.run_once()
+        with conn.changes_nothing():
             answer = service.retry_with(conn, TYPES, seen, {"n": 2}, settings=SETTINGS, actor=ACTOR)
         assert (answer.ok, answer.code) == (False, "has-succeeded")
 
@@ -110,8 +95,8 @@ class TestBulk:
     @staticmethod
     def failed(conn: Connection, count: int) -> None:
         for _ in range(count):
-            add(conn)
-            run_once(conn, outcome="failed", permanent=True)
+            conn.add()
+            conn.run_once(outcome="failed", permanent=True)
 
     @staticmethod
     def choice(conn: Connection) -> Choice:
@@ -139,9 +124,9 @@ class TestBulk:
     def test_a_retry_of_an_earlier_bulk_action_leaves_alone_what_has_succeeded_since(self, conn: Connection) -> None:
         self.failed(conn, 20)
         first = self.retried(conn, self.choice(conn))
-        claimed = claim(conn, limit=20)
-        finish(conn, *(report(one) for one in claimed[:15]))
-        finish(conn, *(report(one, "failed", permanent=True) for one in claimed[15:]))
+        claimed = conn.claim(limit=20)
+        conn.finish(*(report(one) for one in claimed[:15]))
+        conn.finish(*(report(one, "failed", permanent=True) for one in claimed[15:]))
         again = bulk.choose_again(conn, first.id, "all", actor=ACTOR)
         assert again is not None
         assert (again.of("failed"), again.of(None)) == (5, 15)
@@ -154,39 +139,39 @@ class TestBulk:
     ) -> None:
         self.failed(conn, 1)
         first = self.retried(conn, self.choice(conn))
-        run_once(conn, outcome="failed", permanent=True)
+        conn.run_once(outcome="failed", permanent=True)
         again = bulk.choose_again(conn, first.id, "all", actor=ACTOR)
         assert again is not None
         operator.cancel(conn, queued(conn), actor="somebody else")
         assert self.retried(conn, again).refused == 1
 
     def test_a_series_that_has_succeeded_since_an_earlier_bulk_action_is_refused(self, conn: Connection) -> None:
-        series = add(conn, recurrence_interval_minutes=60)
-        run_once(conn, outcome="failed", permanent=True)
-        choice = bulk.choose_ids(conn, {series.id: job_row(conn, series.id)["version"]}, actor=ACTOR)
+        series = conn.add(recurrence_interval_minutes=60)
+        conn.run_once(outcome="failed", permanent=True)
+        choice = bulk.choose_ids(conn, {series.id: conn.job_row(series.id)["version"]}, actor=ACTOR)
         first = self.retried(conn, choice)
         assert first.refused == 0
-        run_once(conn)
+        conn.run_once()
         again = bulk.choose_again(conn, first.id, "all", actor=ACTOR)
         assert again is not None
-        before = job_row(conn, series.id)
+        before = conn.job_row(series.id)
         assert self.retried(conn, again).refused == 1
-        assert job_row(conn, series.id) == before
+        assert conn.job_row(series.id) == before
 
 
 class TestRunAgain:
     def test_a_success_that_left_the_queue_is_enqueued_as_a_copy(self, conn: Connection) -> None:
         job = succeeded(conn, payload={"n": 3})
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (told,) = run_again(conn, job.id, dry_run=True)
         assert (told.ok, told.code) == (True, "would-run-again")
         (answer,) = run_again(conn, job.id, reason="asked for")
-        copy = claim_one(conn)
+        copy = conn.claim_one()
         assert copy.id != job.id
         assert (answer.job_id, answer.ok, answer.status) == (job.id, True, Status.PENDING)
         assert str(copy.id) in answer.message
         assert (copy.task_type, copy.payload, copy.max_attempts) == ("alpha", {"n": 3}, 3)
-        (entry,) = audit_rows(conn)
+        (entry,) = conn.audit_rows()
         assert (entry["action"], entry["job_id"], entry["after"], entry["reason"]) == (
             "run again", copy.id, {"copy_of": str(job.id)}, "asked for",
         )  # fmt: skip
@@ -194,108 +179,108 @@ class TestRunAgain:
     def test_a_copy_waits_for_a_running_job_with_its_concurrency_key(self, conn: Connection) -> None:
         job = succeeded(conn, concurrency_key="one at a time")
         run_again(conn, job.id)
-        other = add(conn, concurrency_key="one at a time")
-        assert len(claim(conn, limit=10)) == 1
-        assert claim(conn, limit=10) == []
-        keys = rows(conn, "SELECT concurrency_key FROM job_queue")
+        other = conn.add(concurrency_key="one at a time")
+        assert len(conn.claim(limit=10)) == 1
+        assert conn.claim(limit=10) == []
+        keys = conn.rows("SELECT concurrency_key FROM job_queue")
         assert [row["concurrency_key"] for row in keys] == ["one at a time"] * 2
         assert other.id in queued(conn)
 
     @pytest.mark.parametrize("outcome", ["succeeded", "partial"])
     @pytest.mark.parametrize("beside", [False, True], ids=["alone", "beside a failure"])
     def test_both_ways_out_of_the_queue_keep_the_keys(self, conn: Connection, outcome: str, beside: bool) -> None:
-        job = add(conn, dedupe_key="nightly", concurrency_key="c")
-        (claimed,) = claim(conn)
+        job = conn.add(dedupe_key="nightly", concurrency_key="c")
+        (claimed,) = conn.claim()
         runs = [report(claimed, outcome)]
         if beside:
-            add(conn, "beta")
-            runs.append(report(claim_one(conn, ["beta"]), "failed"))
-        finish(conn, *runs)
-        kept = rows(conn, "SELECT dedupe_key, concurrency_key FROM job_runs WHERE removed")
+            conn.add("beta")
+            runs.append(report(conn.claim_one(["beta"]), "failed"))
+        conn.finish(*runs)
+        kept = conn.rows("SELECT dedupe_key, concurrency_key FROM job_runs WHERE removed")
         assert [tuple(row.values()) for row in kept] == [("nightly", "c")]
         run_again(conn, job.id)
-        copy = rows(conn, "SELECT dedupe_key, concurrency_key FROM job_queue WHERE task_type = 'alpha'")
+        copy = conn.rows("SELECT dedupe_key, concurrency_key FROM job_queue WHERE task_type = 'alpha'")
         assert [tuple(row.values()) for row in copy] == [("nightly", "c")]
 
     def test_a_success_that_the_slow_way_records_keeps_its_keys(self, conn: Connection) -> None:
-        job = add(conn, dedupe_key="nightly", concurrency_key="c")
-        claimed = claim_one(conn)
+        job = conn.add(dedupe_key="nightly", concurrency_key="c")
+        claimed = conn.claim_one()
         conn.execute(
             "SELECT * FROM job_queue_settle('worker-1', ARRAY[%s::uuid], ARRAY[%s::bigint], ARRAY['succeeded'], "
             "ARRAY[now()], ARRAY[now()], ARRAY[null::jsonb], 1, 1, '{}')",
             (claimed.id, claimed.run_token),
         )
-        kept = rows(conn, "SELECT dedupe_key, concurrency_key FROM job_runs WHERE job_id = %s", job.id)
+        kept = conn.rows("SELECT dedupe_key, concurrency_key FROM job_runs WHERE job_id = %s", job.id)
         assert [tuple(row.values()) for row in kept] == [("nightly", "c")]
 
     def test_runs_of_jobs_that_stay_in_the_queue_store_no_keys(self, conn: Connection) -> None:
-        add(conn, dedupe_key="nightly", concurrency_key="c")
-        run_once(conn, outcome="failed")
-        kept = rows(conn, "SELECT dedupe_key, concurrency_key FROM job_runs")
+        conn.add(dedupe_key="nightly", concurrency_key="c")
+        conn.run_once(outcome="failed")
+        kept = conn.rows("SELECT dedupe_key, concurrency_key FROM job_runs")
         assert [tuple(row.values()) for row in kept] == [(None, None)]
 
     def test_a_run_without_a_stored_key_is_given_that_of_its_type(self, conn: Connection) -> None:
         job = succeeded(conn, "keyed", payload={"customerId": "c-1"})
         conn.execute("UPDATE job_runs SET concurrency_key = NULL, dedupe_key = NULL")
         run_again(conn, job.id)
-        assert [row["concurrency_key"] for row in rows(conn, "SELECT concurrency_key FROM job_queue")] == ["keyed:c-1"]
+        assert [row["concurrency_key"] for row in conn.rows("SELECT concurrency_key FROM job_queue")] == ["keyed:c-1"]
 
     def test_another_payload_brings_the_concurrency_key_that_follows_from_it(self, conn: Connection) -> None:
         job = succeeded(conn, "keyed", payload={"customerId": "c-1"}, concurrency_key="keyed:c-1")
         (seen,) = job_lists.removed([job.id]).run(conn)
         answer = service.retry_with(conn, TYPES, seen, {"customerId": "c-2"}, settings=SETTINGS, actor=ACTOR)
         assert answer.ok, answer.message
-        (copy,) = rows(conn, "SELECT payload, concurrency_key FROM job_queue")
+        (copy,) = conn.rows("SELECT payload, concurrency_key FROM job_queue")
         assert (copy["payload"], copy["concurrency_key"]) == ({"customerId": "c-2"}, "keyed:c-2")
 
     def test_a_type_that_does_not_admit_the_copy_refuses_it(self, conn: Connection) -> None:
         job = succeeded(conn, payload={"n": 9})
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (answer,) = run_again(conn, job.id)
         assert (answer.ok, answer.code) == (False, "not-admitted")
         assert "n: it is not welcome" in answer.message
 
     @pytest.mark.parametrize("status", ["pending", "running", "failed", "cancelled"])
     def test_a_job_that_has_not_succeeded_is_refused(self, conn: Connection, status: str) -> None:
-        job = add(conn)
+        job = conn.add()
         if status != "pending":
-            claimed = claim_one(conn)
+            claimed = conn.claim_one()
             if status != "running":
-                finish(conn, report(claimed, status, permanent=True))
-        with changes_nothing(conn):
+                conn.finish(report(claimed, status, permanent=True))
+        with conn.changes_nothing():
             (answer,) = run_again(conn, job.id)
         assert (answer.ok, answer.code, answer.status) == (False, "not-succeeded", Status(status))
         assert status in answer.message
 
     def test_an_ended_series_that_is_still_in_the_queue_runs_again_itself(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         conn.execute("UPDATE job_queue SET status = 'succeeded', completed_at = now()")
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             assert run_again(conn, job.id, dry_run=True)[0].ok
         (answer,) = run_again(conn, job.id)
         assert (answer.ok, answer.code) == (True, "due-now")
-        assert claim_one(conn).id == job.id
+        assert conn.claim_one().id == job.id
 
     def test_an_ended_series_that_changed_since_it_was_seen_is_refused(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         conn.execute("UPDATE job_queue SET status = 'succeeded', completed_at = now()")
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (answer,) = run_again(conn, job.id, versions={job.id: job.version - 1})
         assert not answer.ok
 
     def test_what_is_nowhere_or_in_the_trash_is_answered(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         operator.delete(conn, [job.id], actor=ACTOR)
         nowhere = uuid.uuid4()
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             answers = run_again(conn, nowhere, job.id, nowhere)
         assert [(answer.job_id, answer.code) for answer in answers] == [(nowhere, "no-success"), (job.id, "is-deleted")]
 
     def test_a_job_that_failed_and_was_deleted_is_not_run_again(self, conn: Connection) -> None:
-        job = add(conn)
-        finish(conn, report(claim_one(conn), "failed", permanent=True))
+        job = conn.add()
+        conn.finish(report(conn.claim_one(), "failed", permanent=True))
         operator.delete(conn, [job.id], actor=ACTOR)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (answer,) = run_again(conn, job.id)
         assert (answer.ok, answer.code) == (False, "is-deleted")
 
@@ -305,7 +290,7 @@ class TestTwice:
         job = succeeded(conn, dedupe_key="nightly")
         assert run_again(conn, job.id)[0].ok
         (copy,) = queued(conn)
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             (answer,) = run_again(conn, job.id)
             (told,) = run_again(conn, job.id, dry_run=True)
         assert (answer.ok, answer.code, told.code) == (False, "key-held", "key-held")
@@ -319,8 +304,8 @@ class TestTwice:
         run_again(conn, job.id)
         (copy,) = queued(conn)
         if running:
-            claim_one(conn)
-        with changes_nothing(conn):
+            conn.claim_one()
+        with conn.changes_nothing():
             (answer,) = run_again(conn, job.id)
             (told,) = run_again(conn, job.id, dry_run=True)
         assert (answer.ok, answer.code, told.code) == (False, "copy-open", "copy-open")
@@ -337,8 +322,8 @@ class TestTwice:
         job = succeeded(conn)
         run_again(conn, job.id)
         (first,) = queued(conn)
-        run_once(conn)
-        with changes_nothing(conn):
+        conn.run_once()
+        with conn.changes_nothing():
             (told,) = run_again(conn, job.id, dry_run=True)
         (answer,) = run_again(conn, job.id)
         (second,) = queued(conn)
@@ -348,13 +333,13 @@ class TestTwice:
         assert str(first) in answer.message
         assert str(second) in answer.message
         assert ACTOR in answer.message
-        assert audit_rows(conn, "run again")[-1]["after"] == {"copy_of": str(job.id), "earlier_copy": str(first)}
+        assert conn.audit_rows("run again")[-1]["after"] == {"copy_of": str(job.id), "earlier_copy": str(first)}
 
     def test_a_copy_of_a_copy_is_the_same_work_and_not_run_beside_another(self, conn: Connection) -> None:
         job = succeeded(conn)
         run_again(conn, job.id)
         (first,) = queued(conn)
-        run_once(conn)
+        conn.run_once()
         assert run_again(conn, first)[0].ok
         assert not run_again(conn, job.id)[0].ok
         assert len(queued(conn)) == 1

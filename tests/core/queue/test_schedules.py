@@ -26,24 +26,7 @@ from jobdeck.core.registry import Done, JobType, NoArguments, Payload, Registry,
 from jobdeck.core.schedules import AHEAD, CATCH_UPS, NO_SLOT, CatchUp, Cron, Every, Schedule, next_runs
 from jobdeck.core.settings import Settings
 from tests.support.people import PRODUCER, People
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    audit_rows,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish_one,
-    is_queued,
-    job_row,
-    lose,
-    now,
-    rows,
-    run_rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection
 
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 HOURLY = Cron("0 * * * *")
@@ -57,21 +40,21 @@ class World:
     ahead: timedelta
 
     def now(self) -> datetime:
-        return now(self.conn) + self.ahead
+        return self.conn.now() + self.ahead
 
     def set(self, moment: datetime) -> None:
         """Lets time pass until a moment."""
         gone = moment - self.now()
-        advance(self.conn, gone)
+        self.conn.advance(gone)
         self.ahead += gone
 
     def add(self, schedule: Schedule, **facts: Any) -> Job:
         made = requests.scheduled(NewJob("alpha", **facts), schedule, self.now())
         slots = made.slots and tuple(slot - self.ahead for slot in made.slots)
-        return add(self.conn, **made._replace(slots=slots)._asdict())
+        return self.conn.add(**made._replace(slots=slots)._asdict())
 
     def run_at(self, job_id: UUID) -> datetime:
-        moment: datetime = job_row(self.conn, job_id)["run_at"]
+        moment: datetime = self.conn.job_row(job_id)["run_at"]
         return moment + self.ahead
 
     def run(self, *, refill_first: bool = True) -> list[datetime]:
@@ -82,12 +65,12 @@ class World:
         served: list[datetime] = []
         for _ in range(1000):
             filled = refill_first and series.refill(self.conn).series
-            claimed = claim(self.conn)
+            claimed = self.conn.claim()
             if not claimed and (filled or not series.refill(self.conn).series):
                 return served
             for one in claimed:
                 served.append(one.due_at + self.ahead)
-                finish_one(self.conn, one)
+                self.conn.finish_one(one)
         raise AssertionError("The series runs on and on.")
 
 
@@ -108,11 +91,11 @@ def world(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def cron(conn: Connection, schedule: Schedule = HOURLY, **facts: Any) -> Job:
-    return add(conn, **requests.scheduled(NewJob("alpha", **facts), schedule, now(conn))._asdict())
+    return conn.add(**requests.scheduled(NewJob("alpha", **facts), schedule, conn.now())._asdict())
 
 
 def codes(conn: Connection, job_id: UUID) -> dict[str, str]:
-    found = rows(conn, "SELECT clause, code FROM job_queue_why(%s)", job_id)
+    found = conn.rows("SELECT clause, code FROM job_queue_why(%s)", job_id)
     return {row["clause"]: row["code"] for row in found}
 
 
@@ -126,79 +109,79 @@ def use_up(conn: Connection, job_id: UUID) -> None:
 
 def test_a_cron_series_is_due_at_its_slots_one_after_the_other(conn: Connection) -> None:
     made = cron(conn)
-    slots = list(islice(HOURLY.after(now(conn)), AHEAD))
-    row = job_row(conn, made.id)
+    slots = list(islice(HOURLY.after(conn.now()), AHEAD))
+    row = conn.job_row(made.id)
     assert (row["run_at"], row["slots"]) == (slots[0], slots)
     assert (row["is_recurring"], row["recurrence_interval_minutes"]) == (True, None)
     assert row["schedule"] == {"cron": "0 * * * *", "zone": "UTC"}
-    assert claim(conn) == []
+    assert conn.claim() == []
     conn.execute("UPDATE job_queue SET run_at = clock_timestamp() WHERE id = %s", [made.id])
-    assert finish_one(conn, claim_one(conn)).run_at == slots[0]
+    assert conn.finish_one(conn.claim_one()).run_at == slots[0]
 
 
 def test_a_failed_run_is_retried_before_the_next_slot_and_a_lost_one_too(conn: Connection) -> None:
     made = cron(conn, max_attempts=2)
-    first = job_row(conn, made.id)["run_at"]
+    first = conn.job_row(made.id)["run_at"]
     conn.execute("UPDATE job_queue SET run_at = clock_timestamp() - interval '1 second' WHERE id = %s", [made.id])
-    finish_one(conn, claim_one(conn), "failed", error="boom", retry_after=1.0)
-    assert job_row(conn, made.id)["run_at"] < first
-    advance(conn, 2 * timedelta(seconds=1))
-    claim_one(conn)
-    lose(conn)
-    row = job_row(conn, made.id)
+    conn.finish_one(conn.claim_one(), "failed", error="boom", retry_after=1.0)
+    assert conn.job_row(made.id)["run_at"] < first
+    conn.advance(2 * timedelta(seconds=1))
+    conn.claim_one()
+    conn.lose()
+    row = conn.job_row(made.id)
     assert (row["status"], row["consecutive_failures"]) == ("pending", 1)
     assert row["run_at"] in row["slots"]
 
 
 def test_a_series_of_seconds_keeps_its_grid(conn: Connection) -> None:
-    made = cron(conn, Every(seconds=45), run_at=now(conn) - timedelta(seconds=100))
+    made = cron(conn, Every(seconds=45), run_at=conn.now() - timedelta(seconds=100))
     begin = made.run_at
-    row = finish_one(conn, claim_one(conn))
+    row = conn.finish_one(conn.claim_one())
     assert row.run_at == begin + timedelta(seconds=135)
-    assert job_row(conn, made.id)["schedule"] == {"seconds": 45}
+    assert conn.job_row(made.id)["schedule"] == {"seconds": 45}
 
 
 def test_a_series_whose_slots_run_out_waits_is_shown_and_is_filled_by_the_next_worker(conn: Connection) -> None:
     made = cron(conn)
     use_up(conn, made.id)
-    assert finish_one(conn, claim_one(conn)).run_at == NO_SLOT
-    assert claim(conn) == []
+    assert conn.finish_one(conn.claim_one()).run_at == NO_SLOT
+    assert conn.claim() == []
     assert codes(conn, made.id)["due"] == "no-slots"
     assert not [one for one in health().run(conn).findings if one.signal == "slots"]
-    advance(conn, 2 * MINUTE)
+    conn.advance(2 * MINUTE)
     (finding,) = [one for one in health().run(conn).findings if one.signal == "slots"]
     assert (finding.verdict, finding.evidence[:55]) == (
         Verdict.WARNING, "1 recurring job has no next slot, such as alpha: no wor",
     )  # fmt: skip
     (line,) = pages.series().run(conn).series
     assert (line.job.run_at, line.late) == (NO_SLOT, None)
-    version = job_row(conn, made.id)["version"]
+    version = conn.job_row(made.id)["version"]
     assert series.refill(conn).series == 1
-    row = job_row(conn, made.id)
+    row = conn.job_row(made.id)
     assert row["run_at"] == row["slots"][0]
-    assert row["run_at"] < now(conn) + HOUR
+    assert row["run_at"] < conn.now() + HOUR
     assert row["version"] > version
-    assert len([slot for slot in row["slots"] if slot > now(conn)]) == AHEAD
+    assert len([slot for slot in row["slots"] if slot > conn.now()]) == AHEAD
 
 
 def test_slots_are_written_before_they_are_used_up_and_no_more_is_changed(conn: Connection) -> None:
     made = cron(conn)
     assert series.refill(conn).series == 0
-    advance(conn, 11 * HOUR)
-    before = job_row(conn, made.id)
+    conn.advance(11 * HOUR)
+    before = conn.job_row(made.id)
     assert series.refill(conn).series == 1
-    after = job_row(conn, made.id)
+    after = conn.job_row(made.id)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {"slots"}
-    assert len([slot for slot in after["slots"] if slot > now(conn)]) == AHEAD
+    assert len([slot for slot in after["slots"] if slot > conn.now()]) == AHEAD
 
 
 def test_a_running_series_gets_slots_too(conn: Connection) -> None:
     made = cron(conn)
     use_up(conn, made.id)
-    claimed = claim_one(conn)
+    claimed = conn.claim_one()
     assert series.refill(conn).series == 1
-    assert finish_one(conn, claimed).run_at != NO_SLOT
+    assert conn.finish_one(claimed).run_at != NO_SLOT
 
 
 @pytest.mark.parametrize("catch_up", CATCH_UPS)
@@ -207,50 +190,50 @@ def test_a_slot_that_is_served_while_slots_are_looked_for_is_not_served_again(
 ) -> None:
     made = cron(conn, Cron("0 * * * *", catch_up=catch_up))
     use_up(conn, made.id)
-    claimed = claim_one(conn)
-    (found,) = rows(conn, "SELECT * FROM job_series_short(true, 10)")
+    claimed = conn.claim_one()
+    (found,) = conn.rows("SELECT * FROM job_series_short(true, 10)")
     assert found["after"] <= claimed.due_at
-    assert finish_one(conn, claimed).run_at == NO_SLOT
+    assert conn.finish_one(claimed).run_at == NO_SLOT
     later = claimed.due_at + HOUR
     filled = "SELECT job_series_fill(%s, %s, %s, %s, %s, NULL)"
-    rows(conn, filled, made.id, found["cron"], found["zone"], found["after"], [claimed.due_at, later])
-    assert job_row(conn, made.id)["run_at"] == later
+    conn.rows(filled, made.id, found["cron"], found["zone"], found["after"], [claimed.due_at, later])
+    assert conn.job_row(made.id)["run_at"] == later
 
 
 def test_a_locked_series_is_left_to_the_next_call(conn: Connection, database_url: str) -> None:
     made = cron(conn)
     use_up(conn, made.id)
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", [made.id])
         assert series.refill(conn).series == 0
     assert series.refill(conn).series == 1
 
 
 def test_sql_enqueues_a_cron_series_without_slots_and_a_worker_writes_them(conn: Connection) -> None:
-    made = value(conn, """
+    made = conn.value("""
         SELECT job_id FROM job_series_create('alpha', '{}', '{"cron": "30 9 * * *", "zone": "Europe/Paris"}', NULL,
             NULL, 3, 0, NULL, NULL, NULL, NULL, 'app')
         """)  # fmt: skip
-    assert job_row(conn, made)["run_at"] == NO_SLOT
+    assert conn.job_row(made)["run_at"] == NO_SLOT
     assert series.refill(conn) == series.Refilled(1, ())
-    first, second = islice(Cron("30 9 * * *", "Europe/Paris").after(now(conn)), 2)
-    assert job_row(conn, made)["run_at"] == first
+    first, second = islice(Cron("30 9 * * *", "Europe/Paris").after(conn.now()), 2)
+    assert conn.job_row(made)["run_at"] == first
     operator.retry(conn, [made], actor=ACTOR)
-    assert finish_one(conn, claim_one(conn)).run_at in {first, second}
+    assert conn.finish_one(conn.claim_one()).run_at in {first, second}
     (shown,) = pages.series().run(conn).series
     assert second in next_runs(shown.job, 3)
 
 
 def test_an_expression_that_cannot_be_read_is_said_once_in_a_sentence(conn: Connection) -> None:
-    made = value(conn, """
+    made = conn.value("""
         SELECT job_id FROM job_series_create('alpha', '{}', '{"cron": "0 0 30 2 *", "zone": "UTC"}', NULL,
             NULL, 3, 0, NULL, NULL, NULL, NULL, 'app')
         """)  # fmt: skip
     words = 'The cron expression "0 0 30 2 *" never comes: no year has such a day. Change its day or month.'
     assert series.refill(conn) == series.Refilled(0, (f"Job {made}: {words}",))
-    assert job_row(conn, made)["last_error"] == words
+    assert conn.job_row(made)["last_error"] == words
     assert series.refill(conn) == series.Refilled(0, ())
-    assert claim(conn) == []
+    assert conn.claim() == []
 
 
 def test_slots_at_the_end_of_the_calendar_do_no_harm_to_other_series(conn: Connection) -> None:
@@ -282,7 +265,7 @@ def test_slots_at_the_end_of_the_calendar_do_no_harm_to_other_series(conn: Conne
 )
 def test_a_schedule_that_is_none_is_refused_by_the_database(conn: Connection, schedule: str, words: str) -> None:
     call = "SELECT job_series_create('alpha', '{}', %s, NULL, NULL, 3, 0, NULL, NULL, NULL, NULL, 'app')"
-    with changes_nothing(conn), pytest.raises(psycopg.Error) as caught:
+    with conn.changes_nothing(), pytest.raises(psycopg.Error) as caught:
         conn.execute(call, [schedule])
     assert (caught.value.sqlstate, words in str(caught.value)) == ("JD001", True)
 
@@ -303,7 +286,7 @@ def test_a_schedule_written_by_hand_is_refused_in_a_sentence(
         INSERT INTO job_queue (task_type, is_recurring, schedule, slots, recurrence_interval_minutes)
         VALUES ('alpha', true, %s, %s, %s)
         """
-    with changes_nothing(conn), pytest.raises(psycopg.Error) as caught:
+    with conn.changes_nothing(), pytest.raises(psycopg.Error) as caught:
         conn.execute(statement, [schedule, slots, minutes])
     assert caught.value.sqlstate == "JD001"
 
@@ -413,44 +396,44 @@ def test_a_series_that_makes_up_nothing_takes_a_slot_of_the_last_minute(world: W
 
 def test_an_interval_makes_up_nothing_or_all_as_well(conn: Connection) -> None:
     none, every = Every(minutes=30, catch_up="none"), Every(minutes=30, catch_up="all")
-    passed = cron(conn, none, run_at=now(conn) + MINUTE, payload={"series": "none"})
-    all_of_it = cron(conn, every, run_at=now(conn) + MINUTE, payload={"series": "all"})
-    advance(conn, 70 * MINUTE)
+    passed = cron(conn, none, run_at=conn.now() + MINUTE, payload={"series": "none"})
+    all_of_it = cron(conn, every, run_at=conn.now() + MINUTE, payload={"series": "all"})
+    conn.advance(70 * MINUTE)
     served = []
-    while claimed := claim(conn):
+    while claimed := conn.claim():
         served += [(one.id, one.due_at) for one in claimed]
         for one in claimed:
-            finish_one(conn, one)
-    begin = job_row(conn, all_of_it.id)["anchor_at"]
+            conn.finish_one(one)
+    begin = conn.job_row(all_of_it.id)["anchor_at"]
     assert served == [(all_of_it.id, begin), (all_of_it.id, begin + 30 * MINUTE), (all_of_it.id, begin + 60 * MINUTE)]
-    assert job_row(conn, passed.id)["run_at"] == job_row(conn, passed.id)["anchor_at"] + 90 * MINUTE
+    assert conn.job_row(passed.id)["run_at"] == conn.job_row(passed.id)["anchor_at"] + 90 * MINUTE
 
 
 def test_a_run_that_was_asked_for_or_handed_back_is_no_missed_slot(conn: Connection) -> None:
     made = cron(conn, Cron("0 0 1 1 *", catch_up="none"))
     operator.retry(conn, [made.id], actor=ACTOR)
-    advance(conn, 10 * MINUTE)
-    finish_one(conn, claim_one(conn), "released")
-    advance(conn, 10 * MINUTE)
-    finish_one(conn, claim_one(conn))
-    assert job_row(conn, made.id)["run_at"] > now(conn)
-    assert [run["outcome"] for run in run_rows(conn, made.id)] == ["released", "succeeded"]
+    conn.advance(10 * MINUTE)
+    conn.finish_one(conn.claim_one(), "released")
+    conn.advance(10 * MINUTE)
+    conn.finish_one(conn.claim_one())
+    assert conn.job_row(made.id)["run_at"] > conn.now()
+    assert [run["outcome"] for run in conn.run_rows(made.id)] == ["released", "succeeded"]
 
 
 def test_a_slot_that_is_made_up_is_retried_and_put_off_before_the_next(conn: Connection) -> None:
-    made = cron(conn, Every(minutes=30, catch_up="all"), run_at=now(conn) + MINUTE, max_attempts=3)
-    advance(conn, 70 * MINUTE)
-    begin = job_row(conn, made.id)["run_at"]
-    finish_one(conn, claim_one(conn), "failed", error="boom", retry_after=60.0)
-    assert claim(conn) == []
-    advance(conn, 2 * MINUTE)
-    claimed = claim_one(conn)
+    made = cron(conn, Every(minutes=30, catch_up="all"), run_at=conn.now() + MINUTE, max_attempts=3)
+    conn.advance(70 * MINUTE)
+    begin = conn.job_row(made.id)["run_at"]
+    conn.finish_one(conn.claim_one(), "failed", error="boom", retry_after=60.0)
+    assert conn.claim() == []
+    conn.advance(2 * MINUTE)
+    claimed = conn.claim_one()
     assert (claimed.attempt, claimed.due_at) == (2, begin - 2 * MINUTE)
-    finish_one(conn, claimed, "snoozed", delay=60.0)
-    assert claim(conn) == []
-    advance(conn, 2 * MINUTE)
-    finish_one(conn, claim_one(conn))
-    assert claim_one(conn).due_at == begin + 26 * MINUTE
+    conn.finish_one(claimed, "snoozed", delay=60.0)
+    assert conn.claim() == []
+    conn.advance(2 * MINUTE)
+    conn.finish_one(conn.claim_one())
+    assert conn.claim_one().due_at == begin + 26 * MINUTE
 
 
 @pytest.mark.slow
@@ -458,20 +441,20 @@ def test_slots_that_are_written_before_a_retry_go_on_after_the_slot_that_it_serv
     made = world.add(Cron("*/10 * * * *", catch_up="all"), max_attempts=3)
     first = world.run_at(made.id)
     world.set(first + DAY + 5 * MINUTE)
-    finish_one(world.conn, claim_one(world.conn), "failed", error="boom", retry_after=60.0)
+    world.conn.finish_one(world.conn.claim_one(), "failed", error="boom", retry_after=60.0)
     series.refill(world.conn)
     world.set(world.now() + 2 * MINUTE)
     assert world.run() == [first + number * 10 * MINUTE for number in range(145)]
 
 
 def test_a_run_asked_for_in_between_leaves_the_slots_that_are_made_up(conn: Connection) -> None:
-    made = cron(conn, Every(minutes=30, catch_up="all"), run_at=now(conn) + MINUTE)
-    advance(conn, 70 * MINUTE)
-    begin = job_row(conn, made.id)["run_at"]
+    made = cron(conn, Every(minutes=30, catch_up="all"), run_at=conn.now() + MINUTE)
+    conn.advance(70 * MINUTE)
+    begin = conn.job_row(made.id)["run_at"]
     operator.retry(conn, [made.id], actor=ACTOR)
-    dues = [claim_one(conn)]
-    finish_one(conn, dues[0])
-    dues.append(claim_one(conn))
+    dues = [conn.claim_one()]
+    conn.finish_one(dues[0])
+    dues.append(conn.claim_one())
     assert [one.due_at for one in dues] == [begin, begin + 30 * MINUTE]
 
 
@@ -479,13 +462,13 @@ def test_one_slot_is_skipped_and_a_paused_series_resumes_at_its_next_slot(conn: 
     made = cron(conn)
     slots = made.slots or []
     assert operator.skip(conn, made.id, actor=ACTOR).ok
-    assert job_row(conn, made.id)["run_at"] == slots[1]
+    assert conn.job_row(made.id)["run_at"] == slots[1]
     assert operator.pause_series(conn, made.id, actor=ACTOR).ok
-    advance(conn, 4 * HOUR)
-    assert claim(conn) == []
+    conn.advance(4 * HOUR)
+    assert conn.claim() == []
     assert operator.resume_series(conn, made.id, actor=ACTOR).ok
-    row = job_row(conn, made.id)
-    assert row["run_at"] == next(slot for slot in row["slots"] if slot > now(conn))
+    row = conn.job_row(made.id)
+    assert row["run_at"] == next(slot for slot in row["slots"] if slot > conn.now())
 
 
 def test_a_slot_that_nobody_has_written_cannot_be_skipped(conn: Connection) -> None:
@@ -496,11 +479,11 @@ def test_a_slot_that_nobody_has_written_cannot_be_skipped(conn: Connection) -> N
 
 
 def test_a_series_with_an_end_that_runs_out_of_slots_has_not_ended(conn: Connection) -> None:
-    made = cron(conn, expires_at=now(conn) + 5 * DAY)
+    made = cron(conn, expires_at=conn.now() + 5 * DAY)
     use_up(conn, made.id)
-    assert finish_one(conn, claim_one(conn)).status == "pending"
+    assert conn.finish_one(conn.claim_one()).status == "pending"
     series.refill(conn)
-    assert job_row(conn, made.id)["run_at"] < now(conn) + HOUR
+    assert conn.job_row(made.id)["run_at"] < conn.now() + HOUR
 
 
 def test_a_clock_that_is_set_back_serves_no_slot_twice(conn: Connection) -> None:
@@ -508,9 +491,9 @@ def test_a_clock_that_is_set_back_serves_no_slot_twice(conn: Connection) -> None
     slots = made.slots or []
     # The run began at its slot, and the clock was set back since.
     conn.execute("UPDATE job_queue SET run_at = clock_timestamp() - interval '1 second' WHERE id = %s", [made.id])
-    claimed = claim_one(conn)
+    claimed = conn.claim_one()
     conn.execute("UPDATE job_queue SET run_at = slots[1] WHERE id = %s", [made.id])
-    assert finish_one(conn, claimed).run_at == slots[1]
+    assert conn.finish_one(claimed).run_at == slots[1]
 
 
 def test_a_zone_whose_rules_change_moves_the_next_slot(conn: Connection) -> None:
@@ -520,14 +503,14 @@ def test_a_zone_whose_rules_change_moves_the_next_slot(conn: Connection) -> None
         "slots = ARRAY(SELECT s + interval '7 minutes' FROM unnest(slots) AS s) WHERE id = %s", [made.id]
     )  # fmt: skip
     assert series.refill(conn, everything=True).series == 1
-    assert job_row(conn, made.id)["run_at"] == next(HOURLY.after(now(conn)))
+    assert conn.job_row(made.id)["run_at"] == next(HOURLY.after(conn.now()))
 
 
 def test_slots_that_are_written_again_leave_a_series_that_begins_later(conn: Connection) -> None:
-    made = cron(conn, run_at=now(conn) + 90 * DAY)
+    made = cron(conn, run_at=conn.now() + 90 * DAY)
     for everything in (True, False):
         series.refill(conn, everything=everything)
-        assert job_row(conn, made.id)["run_at"] == made.run_at
+        assert conn.job_row(made.id)["run_at"] == made.run_at
 
 
 class Region(Payload):
@@ -558,7 +541,7 @@ def install(conn: Connection, *types: JobType) -> list[str]:
 
 
 def active(conn: Connection) -> list[dict[str, Any]]:
-    found = rows(conn, "SELECT * FROM job_queue WHERE status = 'pending' ORDER BY dedupe_key")
+    found = conn.rows("SELECT * FROM job_queue WHERE status = 'pending' ORDER BY dedupe_key")
     return [
         {**row["schedule"], "payload": row["payload"], "minutes": row["recurrence_interval_minutes"]} for row in found
     ]
@@ -574,38 +557,38 @@ def test_declared_series_are_installed_changed_and_removed_with_the_code(conn: C
         {**paris, "payload": {}, "minutes": None},
         {"name": "alpha:us", "payload": {"region": "us"}, "minutes": 60},
     ]
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert install(conn, first) == []
     changed = handler((Cron("0 10 * * *", "Europe/Paris", "all"), {"region": "fr"}, None))
     assert install(conn, changed) == []
     assert [one for one in active(conn) if "name" in one] == [
         {**paris, "cron": "0 10 * * *", "catch_up": "all", "payload": {"region": "fr"}, "minutes": None},
     ]  # fmt: skip
-    row = rows(conn, "SELECT * FROM job_queue WHERE dedupe_key = 'schedule:alpha'")[0]
-    assert row["run_at"] == next(Cron("0 10 * * *", "Europe/Paris").after(now(conn)))
-    gone = rows(conn, "SELECT * FROM job_queue WHERE dedupe_key = 'schedule:alpha:us'")[0]
+    row = conn.rows("SELECT * FROM job_queue WHERE dedupe_key = 'schedule:alpha'")[0]
+    assert row["run_at"] == next(Cron("0 10 * * *", "Europe/Paris").after(conn.now()))
+    gone = conn.rows("SELECT * FROM job_queue WHERE dedupe_key = 'schedule:alpha:us'")[0]
     assert (gone["status"], gone["last_error"]) == ("cancelled", "The code that runs now does not declare this series.")
-    assert [row["action"] for row in audit_rows(conn)][-2:] == ["edit", "cancel"]
-    assert is_queued(conn, by_hand.id)
-    assert job_row(conn, by_hand.id)["status"] == "pending"
+    assert [row["action"] for row in conn.audit_rows()][-2:] == ["edit", "cancel"]
+    assert conn.is_queued(by_hand.id)
+    assert conn.job_row(by_hand.id)["status"] == "pending"
 
 
 @pytest.mark.usefixtures("kept")
 def test_a_program_that_does_not_know_the_type_leaves_its_series_alone(conn: Connection) -> None:
     install(conn, handler((HOURLY, None, None)))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert install(conn, handler(name="beta")) == []
 
 
 @pytest.mark.usefixtures("kept")
 def test_a_declared_series_that_runs_is_changed_and_removed_after_its_run(conn: Connection) -> None:
     install(conn, handler((Every(seconds=30), None, None)))
-    claimed = claim_one(conn)
+    claimed = conn.claim_one()
     changed = handler((Every(seconds=45), {"region": "fr"}, None))
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert install(conn, changed) == ["alpha"]
         assert install(conn, handler()) == ["alpha"]
-    finish_one(conn, claimed)
+    conn.finish_one(claimed)
     assert install(conn, changed) == []
     assert active(conn) == [{"name": "alpha", "seconds": 45, "payload": {"region": "fr"}, "minutes": None}]
     assert install(conn, handler()) == []
@@ -616,7 +599,7 @@ def test_a_declared_series_that_runs_is_changed_and_removed_after_its_run(conn: 
 def test_a_paused_declared_series_stays_paused_and_an_edited_one_is_set_back(conn: Connection) -> None:
     known = handler((Every(minutes=30), None, None))
     install(conn, known)
-    (row,) = rows(conn, "SELECT id FROM job_queue")
+    (row,) = conn.rows("SELECT id FROM job_queue")
     operator.pause_series(conn, row["id"], actor=ACTOR)
     found = jobs.job(row["id"]).run(conn)
     assert found is not None
@@ -625,13 +608,13 @@ def test_a_paused_declared_series_stays_paused_and_an_edited_one_is_set_back(con
     assert active(conn) == [{"name": "alpha", "seconds": 5, "payload": {"region": "us"}, "minutes": None}]
     assert install(conn, known) == []
     assert active(conn) == [{"name": "alpha", "payload": {}, "minutes": 30}]
-    assert job_row(conn, row["id"])["blocked_by"] == row["id"]
+    assert conn.job_row(row["id"])["blocked_by"] == row["id"]
 
 
 @pytest.mark.usefixtures("kept")
 def test_a_key_that_another_job_has_is_left(conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type, dedupe_key) VALUES ('alpha', 'schedule:alpha')")
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert install(conn, handler((HOURLY, None, None))) == ["alpha"]
 
 
@@ -653,7 +636,7 @@ BY_A_PRODUCER = {
 def test_a_producer_cannot_take_the_key_or_the_name_of_a_declared_series(
     conn: Connection, people: People, database_url: str, how: str
 ) -> None:
-    with people.sign_in(database_url, PRODUCER) as producer_, changes_nothing(conn):
+    with people.sign_in(database_url, PRODUCER) as producer_, conn.changes_nothing():
         with pytest.raises(psycopg.Error, match=r"a series that a program declares") as refusal:
             producer_.execute(f"SELECT {BY_A_PRODUCER[how]}".encode())
         assert refusal.value.sqlstate == "JD001"
@@ -664,8 +647,8 @@ def test_a_producer_cannot_take_the_key_or_the_name_of_a_declared_series(
 def test_a_copy_of_a_job_that_had_the_key_of_a_declared_series_leaves_it_the_key(conn: Connection) -> None:
     known = handler((HOURLY, None, None))
     conn.execute("INSERT INTO job_queue (task_type, dedupe_key) VALUES ('alpha', 'schedule:alpha')")
-    one = claim_one(conn)
-    finish_one(conn, one)
+    one = conn.claim_one()
+    conn.finish_one(one)
     assert operator.run_again(conn, one.id, actor=ACTOR).ok
     assert install(conn, known) == []
 
@@ -682,17 +665,17 @@ def test_a_bad_declaration_is_an_error_of_the_module(conn: Connection) -> None:
 
 
 def test_an_edit_turns_an_interval_into_a_cron_series_and_back(conn: Connection) -> None:
-    made = add(conn, recurrence_interval_minutes=30)
+    made = conn.add(recurrence_interval_minutes=30)
     known = Registry([JobType("alpha", lambda _params, _ctx: None, "Alpha", "", NoArguments)])
 
     def edited(wanted: Wanted) -> dict[str, Any]:
         found = jobs.job(made.id).run(conn)
         assert found is not None
         assert service.edit(conn, known, found, wanted, settings=Settings(), actor=ACTOR).ok
-        return job_row(conn, made.id)
+        return conn.job_row(made.id)
 
     row = edited(Wanted("alpha", {}, schedule=HOURLY))
-    assert (row["run_at"], row["recurrence_interval_minutes"]) == (next(HOURLY.after(now(conn))), None)
+    assert (row["run_at"], row["recurrence_interval_minutes"]) == (next(HOURLY.after(conn.now())), None)
     assert len(row["slots"]) == AHEAD
     slots = row["slots"]
     row = edited(Wanted("alpha", {}, schedule=Cron("0 * * * *", catch_up="none")))
@@ -706,22 +689,22 @@ def test_an_edit_turns_an_interval_into_a_cron_series_and_back(conn: Connection)
 @pytest.mark.parametrize("schedule", [HOURLY, Every(seconds=45), Every(minutes=5, catch_up="all"), Every(minutes=5)])
 def test_the_maximum_age_of_its_type_does_not_end_a_series(conn: Connection, schedule: Schedule) -> None:
     conn.execute("INSERT INTO job_types (task_type, max_age_seconds) VALUES ('alpha', 60)")
-    assert job_row(conn, cron(conn, schedule).id)["expires_at"] is None
-    until = now(conn) + 5 * DAY
-    assert job_row(conn, cron(conn, schedule, expires_at=until, dedupe_key="ends").id)["expires_at"] == until
-    assert add(conn, payload={"once": True}).expires_at is not None
+    assert conn.job_row(cron(conn, schedule).id)["expires_at"] is None
+    until = conn.now() + 5 * DAY
+    assert conn.job_row(cron(conn, schedule, expires_at=until, dedupe_key="ends").id)["expires_at"] == until
+    assert conn.add(payload={"once": True}).expires_at is not None
 
 
 def test_an_edit_keeps_the_maximum_age_of_a_job_until_it_becomes_a_series(conn: Connection) -> None:
     conn.execute("INSERT INTO job_types (task_type, max_age_seconds) VALUES ('alpha', 3600)")
-    made = add(conn, max_attempts=3)
+    made = conn.add(max_attempts=3)
     known = Registry([JobType("alpha", lambda _params, _ctx: None, "Alpha", "", NoArguments)])
 
     def expiry(wanted: Wanted) -> Any:
         found = jobs.job(made.id).run(conn)
         assert found is not None
         assert service.edit(conn, known, found, wanted, settings=Settings(), actor=ACTOR).ok
-        return job_row(conn, made.id)["expires_at"]
+        return conn.job_row(made.id)["expires_at"]
 
     assert expiry(Wanted("alpha", {}, priority=3)) == made.expires_at
     assert made.expires_at is not None
@@ -729,12 +712,12 @@ def test_an_edit_keeps_the_maximum_age_of_a_job_until_it_becomes_a_series(conn: 
 
 
 def test_a_series_with_a_schedule_that_is_to_be_unique_for_a_time_is_refused(conn: Connection) -> None:
-    new = requests.scheduled(NewJob("alpha", dedupe_key="nightly", unique_seconds=60.0), HOURLY, now(conn))
-    with changes_nothing(conn), pytest.raises(Refused, match="A recurring job cannot be unique for a time"):
+    new = requests.scheduled(NewJob("alpha", dedupe_key="nightly", unique_seconds=60.0), HOURLY, conn.now())
+    with conn.changes_nothing(), pytest.raises(Refused, match="A recurring job cannot be unique for a time"):
         producer.enqueue(conn, new, actor=ACTOR)
 
 
 def test_a_bulk_takes_no_schedules(conn: Connection) -> None:
-    new = requests.scheduled(NewJob("alpha"), HOURLY, now(conn))
+    new = requests.scheduled(NewJob("alpha"), HOURLY, conn.now())
     with pytest.raises(Refused, match="cannot recur"):
         producer.enqueue_many(conn, [new], actor=ACTOR)

@@ -10,7 +10,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import operator, producer
 from tests.plans.writes import claim as claiming
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection, add, claim, value
+from tests.support.queue import ACTOR, Connection
 
 OVERDUE: Final = """
 INSERT INTO job_queue (task_type, run_at, is_recurring, recurrence_interval_minutes, priority, blocked_by, id)
@@ -43,7 +43,7 @@ def test_a_claim_does_not_read_overdue_series_that_it_cannot_take(
         overdue(conn, task_type="ahead")
     if which == "of a paused type":
         operator.pause(conn, reason=None, actor=ACTOR, task_type="ahead")
-    series = add(conn, recurrence_interval_minutes=5)
+    series = conn.add(recurrence_interval_minutes=5)
     producer.enqueue_many(conn, [NewJob("alpha")] * 30, actor=ACTOR)
     if analyzed:
         conn.execute("ANALYZE job_queue")
@@ -52,7 +52,7 @@ def test_a_claim_does_not_read_overdue_series_that_it_cannot_take(
     cost = cost_of(conn, claiming(10, *types))
     assert cost.whole_tables == []
     assert cost.rows < 300
-    assert series.id in {job.id for job in claim(conn, types)}
+    assert series.id in {job.id for job in conn.claim(types)}
 
 
 # Missed slots that are not made up
@@ -65,18 +65,18 @@ FROM generate_series(1, 1200) AS n
 
 
 def passed(conn: Connection) -> int:
-    found: int = value(conn, "SELECT count(*) FROM job_queue WHERE is_recurring AND run_at > now()")
+    found: int = conn.value("SELECT count(*) FROM job_queue WHERE is_recurring AND run_at > now()")
     return found
 
 
 def test_a_claim_passes_over_at_most_500_missed_slots_and_runs_none_of_the_others(conn: Connection) -> None:
     conn.execute(MISSED)
-    one = add(conn)
-    assert [job.id for job in claim(conn, limit=10)] == [one.id]
+    one = conn.add()
+    assert [job.id for job in conn.claim(limit=10)] == [one.id]
     assert passed(conn) == 500
-    assert claim(conn, limit=10) == []
+    assert conn.claim(limit=10) == []
     assert passed(conn) == 1000
-    assert claim(conn, limit=10) == []
+    assert conn.claim(limit=10) == []
     assert passed(conn) == 1200
 
 
@@ -84,13 +84,13 @@ def test_idle_workers_are_woken_while_missed_slots_are_left(conn: Connection) ->
     conn.execute(MISSED)
     conn.execute('LISTEN "public.job_queue"')
     for left in (True, True, False):
-        claim(conn)
+        conn.claim()
         conn.execute("SELECT")
         assert bool(list(conn.notifies(timeout=0, stop_after=1))) == left
 
 
 def test_a_slot_that_is_not_passed_over_yet_is_run_where_somebody_asks_for_it(conn: Connection) -> None:
     conn.execute(MISSED)
-    last = value(conn, "SELECT id FROM job_queue ORDER BY run_at DESC LIMIT 1")
+    last = conn.value("SELECT id FROM job_queue ORDER BY run_at DESC LIMIT 1")
     operator.retry(conn, [last], actor=ACTOR)
-    assert [job.id for job in claim(conn)] == [last]
+    assert [job.id for job in conn.claim()] == [last]

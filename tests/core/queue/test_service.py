@@ -30,7 +30,7 @@ from jobdeck.core.worker.runs.preview import effects
 from tests.core.cli.handlers import Echo
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.people import PRODUCER, People
-from tests.support.queue import Connection, changes_nothing, claim_one, finish_one
+from tests.support.queue import Connection
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
 pytestmark = pytest.mark.competition
@@ -197,7 +197,7 @@ def test_an_edit_is_refused_when_the_job_has_changed_meanwhile(conn: Connection)
 
 def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
     held = service.enqueue(conn, NewJob("cli_echo", {}, dedupe_key="k"), actor="test").job
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         assert service.rehearse(conn, TYPES, Wanted("cli_echo", {}), None, settings=SETTINGS, actor="test").ok
         there = service.rehearse(
             conn, TYPES, Wanted("cli_echo", {}, dedupe_key="k"), None, settings=SETTINGS, actor="test"
@@ -266,7 +266,7 @@ def test_a_role_that_only_enqueues_takes_no_key_of_a_quick_sync(
     new = NewJob("game_platform_sync", {}, dedupe_key="quick-sync:game_platform_sync")
     with (
         people.sign_in(database_url, PRODUCER) as shop,
-        changes_nothing(conn),
+        conn.changes_nothing(),
         pytest.raises(Refused, match='begins with "quick-sync:" belongs to Quick Sync'),
     ):
         producer.enqueue(shop, new, actor="shop")
@@ -275,7 +275,7 @@ def test_a_role_that_only_enqueues_takes_no_key_of_a_quick_sync(
 def test_a_quick_sync_that_waits_for_its_retry_is_already_there(conn: Connection) -> None:
     known = registry.load()
     (first,) = service.enqueue_preset(conn, known, presets_of_plugins()["incremental"], actor="test")
-    finish_one(conn, claim_one(conn, [first.job.task_type]), "failed", error="zz", retry_after=86_400.0)
+    conn.finish_one(conn.claim_one([first.job.task_type]), "failed", error="zz", retry_after=86_400.0)
     (again,) = service.enqueue_preset(conn, known, presets_of_plugins()["incremental"], actor="test")
     assert (again.created, again.job.id, again.job.status) == (False, first.job.id, Status.PENDING)
 
@@ -316,7 +316,7 @@ def test_every_registered_type_has_a_preview_that_reads_and_writes_nothing(datab
         """,
         (campaign,),
     )
-    with changes_nothing(conn), Database(database_url, application_name="test") as database:
+    with conn.changes_nothing(), Database(database_url, application_name="test") as database:
         for known in registry.load():
             payload = {"campaignId": campaign} if known.task_type == "competitor_announcement_dispatch" else {}
             found = effects(known, payload, settings=Settings(), database=database)
@@ -328,7 +328,7 @@ def test_every_registered_type_has_a_preview_that_reads_and_writes_nothing(datab
 
 @pytest.mark.competition
 def test_the_commands_dry_run_tells_the_effects(jobdeck: Jobdeck, conn: Connection) -> None:
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         told = jobdeck("enqueue", "game_platform_sync", "--dry-run", "--json").data
         assert told["effects"]["competitors"]["total"] == 0
         assert "A run would" in jobdeck("enqueue", "game_platform_sync", "--dry-run").out

@@ -28,7 +28,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import ActionResult, FinishedRun, Json, NewJob, RunOutcome
 from jobdeck.core.queue import leases, operator, producer
 from tests.support.examples import machine_settings
-from tests.support.queue import Connection, now
+from tests.support.queue import Connection
 from tests.support.queue_model import (
     ACTIVE,
     ANYTHING,
@@ -155,11 +155,11 @@ class QueueMachine(RuleBasedStateMachine):
         """What `why` promises, what a claim takes, and what can be claimed while none of these changes with time."""
         busy = reading.busy_keys()
         while True:
-            rows = reading.claimable(at=now(self.conn), busy=busy)
+            rows = reading.claimable(at=self.conn.now(), busy=busy)
             with self.conn.transaction(force_rollback=True):
                 promised = {row[0] for row in self.conn.execute(WHY)}
                 taken = {job.id for job in leases.claim(self.conn, "probe", TYPES, 1000, LEASE)}
-            if rows.keys() == reading.claimable(at=now(self.conn), busy=busy).keys():
+            if rows.keys() == reading.claimable(at=self.conn.now(), busy=busy).keys():
                 return promised, taken, rows
 
     def claim_problems(self, reading: Reading, *, lines_move: bool = False) -> list[str]:

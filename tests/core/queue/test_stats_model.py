@@ -14,7 +14,7 @@ from jobdeck.core.model import ClaimedJob, NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.read.stats import figures
 from tests.support.examples import examples
-from tests.support.queue import ACTOR, Connection, claim, finish, reap, report, rows
+from tests.support.queue import ACTOR, Connection, report
 from tests.support.queue_model import install_clock
 
 TYPES: Final = ("alpha", "beta")
@@ -108,16 +108,16 @@ def _report(job: ClaimedJob, told: tuple[str, str | None, bool, float, float]) -
 
 def _finish(conn: Connection, reports: list[tuple[str, str | None, bool, float, float]]) -> None:
     _enqueue(conn, "alpha", 2, False)
-    jobs = claim(conn, TYPES, limit=len(reports))
-    finish(conn, *map(_report, jobs, reports))
+    jobs = conn.claim(TYPES, limit=len(reports))
+    conn.finish(*map(_report, jobs, reports))
 
 
 def _lose(conn: Connection, late: bool) -> None:
-    jobs = claim(conn, TYPES, limit=2)
+    jobs = conn.claim(TYPES, limit=2)
     conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 s' WHERE status = 'running'")
-    reap(conn)
+    conn.reap()
     if late:
-        finish(conn, *(report(job) for job in jobs))
+        conn.finish(*(report(job) for job in jobs))
 
 
 def _age(conn: Connection, hours: int) -> None:
@@ -131,17 +131,17 @@ STEPS: Final[dict[str, Callable[..., Any]]] = {
     "lose": _lose,
     "compact": lambda conn, limit: conn.execute("SELECT job_stats_compact(%s)", [limit]),
     "age": _age,
-    "upkeep": reap,
+    "upkeep": Connection.reap,
 }
 
 
 def _percentiles_hold(conn: Connection) -> None:
     times: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for row in rows(conn, TIMES):
+    for row in conn.rows(TIMES):
         for name in ("wait", "duration"):
             times[row["task_type"], name].append(row[name])
     counts: dict[tuple[str, str], tuple[int, ...]] = defaultdict(tuple)
-    for row in rows(conn, BINS):
+    for row in conn.rows(BINS):
         for name in ("wait", "duration"):
             key = row["task_type"], name
             counts[key] = figures.added(counts[key], row[f"{name}s"])
@@ -163,11 +163,11 @@ def test_the_statistics_are_those_of_the_history(conn: Connection) -> None:
         conn.execute("SELECT forget_everything()")
         for name, *arguments in wanted:
             STEPS[name](conn, *arguments)
-        assert rows(conn, COUNTED) == rows(conn, RUNS)
-        assert rows(conn, ERRORS_COUNTED) == rows(conn, ERRORS_OF_RUNS)
-        assert rows(conn, GROUPS_OF_JOBS) == []
+        assert conn.rows(COUNTED) == conn.rows(RUNS)
+        assert conn.rows(ERRORS_COUNTED) == conn.rows(ERRORS_OF_RUNS)
+        assert conn.rows(GROUPS_OF_JOBS) == []
         _percentiles_hold(conn)
         for name in ("waits", "durations"):
-            assert rows(conn, TIMES_EVER.format(name=name)) == rows(conn, RUNS_EVER)
+            assert conn.rows(TIMES_EVER.format(name=name)) == conn.rows(RUNS_EVER)
 
     whatever_is_done()

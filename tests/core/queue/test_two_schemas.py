@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from jobdeck.core.errors import ConfigurationError, Refused
 from jobdeck.core.model import NewJob
 from jobdeck.core.postgres.database import Database, use_schema
-from jobdeck.core.queue import operator, producer
+from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.schema import check_schema, install_schema, installed_version, schema_text, schema_version
 from jobdeck.core.settings import Settings
 from tests.support.pooler import lying_relay
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, reap, run_rows, value
+from tests.support.queue import ACTOR, LEASE, WORKER, Connection
 
 pytestmark = pytest.mark.installation
 
@@ -65,7 +65,7 @@ def objects(conn: Connection, schema: str) -> list[tuple[str, str, str]]:
 @pytest.fixture
 def stranger(empty_database_url: str) -> Iterator[Connection]:
     """The owner's connection to a database without a queue."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+    with Connection.connect(empty_database_url, autocommit=True) as connection:
         yield connection
 
 
@@ -79,6 +79,18 @@ def both(stranger: Connection, empty_database_url: str) -> Iterator[tuple[Databa
         Database(empty_database_url, application_name="test", schema=BETA) as beta,
     ):
         yield alpha, beta
+
+
+@pytest.fixture
+def ends(both: tuple[Database, Database]) -> Iterator[tuple[Connection, Connection]]:
+    """A connection to each, opened with the same parameters as those of its pool."""
+    with both[0].connection() as alpha, both[1].connection() as beta:
+        parameters = alpha.info.dsn, beta.info.dsn
+    with (
+        Connection.connect(parameters[0], autocommit=True) as first,
+        Connection.connect(parameters[1], autocommit=True) as second,
+    ):
+        yield first, second
 
 
 class TestInstallation:
@@ -174,53 +186,53 @@ class TestInstallation:
                 install_schema(stranger, roles=True)
             after = objects(stranger, "public")
             assert [one for one in after if "job_board" in one[1]] == [one for one in before if "job_board" in one[1]]
-            assert value(stranger, "SELECT has_function_privilege(%s, 'job_board_search(text)', 'execute')", role)
+            assert stranger.value("SELECT has_function_privilege(%s, 'job_board_search(text)', 'execute')", role)
         finally:
             stranger.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(role)))
 
 
 class TestWork:
-    def test_jobs_of_one_are_no_jobs_of_the_other(self, both: tuple[Database, Database]) -> None:
-        with both[0].connection() as alpha, both[1].connection() as beta:
-            job = add(alpha)
-            assert claim(beta) == []
-            claimed = claim_one(alpha)
-            assert claimed.id == job.id
-            finish_one(alpha, claimed)
-            assert [run["outcome"] for run in run_rows(alpha, job.id)] == ["succeeded"]
-            assert run_rows(beta, job.id) == []
-            reap(beta)
+    def test_jobs_of_one_are_no_jobs_of_the_other(self, ends: tuple[Connection, Connection]) -> None:
+        alpha, beta = ends
+        job = alpha.add()
+        assert beta.claim() == []
+        claimed = alpha.claim_one()
+        assert claimed.id == job.id
+        alpha.finish_one(claimed)
+        assert [run["outcome"] for run in alpha.run_rows(job.id)] == ["succeeded"]
+        assert beta.run_rows(job.id) == []
+        beta.reap()
 
-    def test_a_key_is_busy_in_one_alone(self, both: tuple[Database, Database]) -> None:
-        with both[0].connection() as alpha, both[1].connection() as beta:
-            for conn in (alpha, beta):
-                add(conn, concurrency_key="k")
-            with alpha.transaction():
-                claim_one(alpha)
-                # The lock of the key is held until the transaction ends.
-                claim_one(beta)
+    def test_a_key_is_busy_in_one_alone(self, ends: tuple[Connection, Connection]) -> None:
+        alpha, beta = ends
+        for conn in (alpha, beta):
+            conn.add(concurrency_key="k")
+        with alpha.transaction():
+            alpha.claim_one()
+            # The lock of the key is held until the transaction ends.
+            beta.claim_one()
 
-    def test_pausing_one_does_not_pause_the_other(self, both: tuple[Database, Database]) -> None:
-        with both[0].connection() as alpha, both[1].connection() as beta:
-            operator.pause(alpha, reason=None, actor=ACTOR)
-            for conn in (alpha, beta):
-                add(conn)
-            assert claim(alpha) == []
-            claim_one(beta)
+    def test_pausing_one_does_not_pause_the_other(self, ends: tuple[Connection, Connection]) -> None:
+        alpha, beta = ends
+        operator.pause(alpha, reason=None, actor=ACTOR)
+        for conn in (alpha, beta):
+            conn.add()
+        assert alpha.claim() == []
+        beta.claim_one()
 
     def test_each_is_told_of_its_own_jobs(self, both: tuple[Database, Database]) -> None:
         alpha, beta = both
         with alpha.listen(alpha.channel) as first, beta.listen(beta.channel) as second, alpha.connection() as conn:
-            add(conn)
+            producer.enqueue(conn, NewJob("alpha"), actor=ACTOR)
             assert first.wait(DEADLINE) == [""]
             with beta.connection() as other:
-                operator.cancel(other, [add(other).id], actor=ACTOR)
+                operator.cancel(other, [producer.enqueue(other, NewJob("alpha"), actor=ACTOR).job_id], actor=ACTOR)
             heard = second.wait(DEADLINE)
             assert heard
             assert first.wait(0) == []
 
     def test_an_application_enqueues_in_its_own_transaction(
-        self, stranger: Connection, both: tuple[Database, Database]
+        self, stranger: Connection, ends: tuple[Connection, Connection]
     ) -> None:
         stranger.execute("CREATE TABLE orders (id integer)")
         with stranger.transaction(force_rollback=True):
@@ -229,9 +241,8 @@ class TestWork:
             stranger.execute("INSERT INTO orders VALUES (1)")
             producer.enqueue(stranger, NewJob("alpha"), actor=ACTOR, schema=BETA)
             producer.enqueue_many(stranger, [NewJob("alpha")] * 2, actor=ACTOR, schema=BETA)
-        assert value(stranger, "SHOW search_path") == '"$user", public'
-        with both[1].connection() as beta:
-            assert len(claim(beta)) == 3
+        assert stranger.value("SHOW search_path") == '"$user", public'
+        assert len(ends[1].claim()) == 3
 
 
 class TestRoles:
@@ -255,7 +266,7 @@ class TestRoles:
             assert sorted(found) == sorted(
                 (group, schema) for schema, prefix in prefixes.items() for group in groups if group.startswith(prefix)
             )
-            assert not value(stranger, "SELECT has_schema_privilege(%s, %s, 'create')", groups[0], ALPHA)
+            assert not stranger.value("SELECT has_schema_privilege(%s, %s, 'create')", groups[0], ALPHA)
         finally:
             for group in groups:
                 stranger.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(sql.Identifier(group)))
@@ -266,8 +277,8 @@ class TestConnections:
         install_schema(stranger)
         url = f"{empty_database_url}&options=-c%20work_mem%3D5MB%20-c%20search_path%3Dpublic"
         with Database(url, application_name="test", schema=ALPHA) as database, database.connection() as conn:
-            assert value(conn, "SHOW search_path") == f'"{ALPHA}"'
-            assert value(conn, "SHOW work_mem") == "5MB"
+            assert conn.execute("SHOW search_path").fetchall() == [(f'"{ALPHA}"',)]
+            assert conn.execute("SHOW work_mem").fetchall() == [("5MB",)]
             assert installed_version(conn) is None
 
     def test_a_name_that_needs_quoting_is_quoted(self, stranger: Connection, empty_database_url: str) -> None:
@@ -276,7 +287,7 @@ class TestConnections:
             Database(empty_database_url, application_name="test", schema="Two words\\") as database,
             database.connection() as conn,
         ):
-            assert value(conn, "SELECT current_schema()") == "Two words\\"
+            assert conn.execute("SELECT current_schema()").fetchall() == [("Two words\\",)]
 
     def test_a_pooler_that_takes_no_options_leaves_the_path_to_the_role(
         self, stranger: Connection, postgres: PostgresServer, empty_database_url: str, socket_folder: Path
@@ -286,15 +297,15 @@ class TestConnections:
         url = psycopg.conninfo.make_conninfo(empty_database_url, host=str(socket_folder))
         with lying_relay(postgres, socket_folder, takes_options=False):
             with Database(url, application_name="test") as database, database.connection() as conn:
-                add(conn)
+                producer.enqueue(conn, NewJob("alpha"), actor=ACTOR)
             with Database(url, application_name="test", schema=ALPHA) as database:
                 with pytest.raises(ConfigurationError, match=f"SET search_path = {ALPHA}"):
                     database.probe()
                 name = sql.Identifier(stranger.info.dbname)
                 stranger.execute(sql.SQL("ALTER DATABASE {} SET search_path = {}").format(name, sql.Identifier(ALPHA)))
                 with database.connection() as conn:
-                    assert claim(conn) == []
-        assert len(claim(stranger)) == 1
+                    assert leases.claim(conn, WORKER, ["alpha"], 1, LEASE) == []
+        assert len(stranger.claim()) == 1
 
 
 @pytest.mark.parametrize("name", ["Jobs", "jo bs", "1jobs", "pg_jobs", "j" * 51, "jobs;drop", "jobs\n", "jöbs"])

@@ -16,7 +16,7 @@ from jobdeck.core.read.verdict import health
 from jobdeck.core.registry import Registry
 from tests.support.health import announce
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, BASE, CAP, Connection, add, audit_rows, changes_nothing, claim, finish_one, now
+from tests.support.queue import ACTOR, BASE, CAP, Connection
 
 DAY = timedelta(days=1)
 
@@ -30,7 +30,7 @@ def set_alpha(conn: Connection, *, reason: str | None = None, **changes: float |
 
 
 def test_settings_are_kept_beside_a_pause_and_each_change_is_in_the_audit(conn: Connection) -> None:
-    until = now(conn) + DAY
+    until = conn.now() + DAY
     set_alpha(conn, warning_share=0.2, critical_share=0.6, reason="flaky vendor")
     operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha")
     set_alpha(conn, muted_until=until, reason="known")
@@ -43,7 +43,7 @@ def test_settings_are_kept_beside_a_pause_and_each_change_is_in_the_audit(conn: 
     set_alpha(conn, warning_share=None, muted_until=None)
     kept = line(conn, "alpha")
     assert (kept.paused_at, kept.warning_share, kept.critical_share, kept.muted_by) == (None, None, 0.6, None)
-    rows = [row for row in audit_rows(conn) if row["action"] == "set type"]
+    rows = [row for row in conn.audit_rows() if row["action"] == "set type"]
     assert [(row["reason"], row["after"].get("warning_share")) for row in rows] == [
         ("flaky vendor", 0.2), ("known", None), (None, None),
     ]  # fmt: skip
@@ -68,29 +68,29 @@ def test_settings_are_kept_beside_a_pause_and_each_change_is_in_the_audit(conn: 
 def test_a_setting_that_cannot_be_is_refused_with_a_sentence_and_changes_nothing(
     conn: Connection, changes: dict[str, Any], words: str
 ) -> None:
-    with changes_nothing(conn), pytest.raises(Refused, match=f"{words}.*Nothing was changed|{words}"):
+    with conn.changes_nothing(), pytest.raises(Refused, match=f"{words}.*Nothing was changed|{words}"):
         set_alpha(conn, **changes)
 
 
 def test_a_threshold_must_fit_the_one_that_is_there_already(conn: Connection) -> None:
     set_alpha(conn, critical_share=0.3)
-    with changes_nothing(conn), pytest.raises(Refused, match=r"40 %.*30 %"):
+    with conn.changes_nothing(), pytest.raises(Refused, match=r"40 %.*30 %"):
         set_alpha(conn, warning_share=0.4)
 
 
 def test_a_mute_that_is_over_is_not_shown(conn: Connection) -> None:
-    set_alpha(conn, muted_until=now(conn) + DAY)
+    set_alpha(conn, muted_until=conn.now() + DAY)
     conn.execute("UPDATE job_types SET muted_until = now() - interval '1 second'")
     assert line(conn, "alpha").muted_until is None
 
 
 def test_a_type_is_listed_with_its_jobs_and_the_workers_that_handle_it(conn: Connection) -> None:
     for _ in range(3):
-        add(conn, "alpha")
-    add(conn, "alpha", concurrency_key="k")
-    add(conn, "alpha", concurrency_key="k")
-    finish_one(conn, claim(conn, limit=1)[0], "failed", permanent=True)
-    claim(conn, limit=1)
+        conn.add("alpha")
+    conn.add("alpha", concurrency_key="k")
+    conn.add("alpha", concurrency_key="k")
+    conn.finish_one(conn.claim(limit=1)[0], "failed", permanent=True)
+    conn.claim(limit=1)
     announce(conn, "w", types=["beta"])
     assert [(one.task_type, one.pending, one.running, one.failed, one.workers) for one in type_lines().run(conn)] == [
         ("alpha", 3, 1, 1, 0), ("beta", 0, 0, 0, 1),
@@ -101,7 +101,7 @@ def test_a_type_is_listed_with_its_jobs_and_the_workers_that_handle_it(conn: Con
 @pytest.mark.slow
 def test_jobs_are_counted_up_to_ten_thousand_and_more_say_so(conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, %s)", (2 * LIMIT,))
-    add(conn, "beta")
+    conn.add("beta")
     found = line(conn, "alpha")
     assert (found.pending, found.at_least, found.failed_at_least) == (LIMIT + 1, True, False)
     beta = line(conn, "beta")
@@ -118,7 +118,7 @@ def test_of_many_failed_jobs_the_last_are_counted_and_each_type_may_have_more(co
         FROM generate_series(1, 40000) AS n
         """
     )
-    add(conn, "delta")
+    conn.add("delta")
     conn.execute("VACUUM ANALYZE job_queue")
     found = {one.task_type: (one.failed, one.failed_at_least) for one in type_lines().run(conn)}
     assert found == {"alpha": (1000, True), "beta": (4500, True), "delta": (0, False), "gamma": (4501, True)}
@@ -129,10 +129,10 @@ def test_of_many_failed_jobs_the_last_are_counted_and_each_type_may_have_more(co
 
 def test_a_type_that_nobody_knows_is_refused_and_one_that_the_queue_knows_is_not(conn: Connection) -> None:
     registry = Registry([])
-    with changes_nothing(conn), pytest.raises(UnknownTaskType, match="alpha"):
+    with conn.changes_nothing(), pytest.raises(UnknownTaskType, match="alpha"):
         service.set_type(conn, registry, "alpha", {"warning_share": 0.2}, actor=ACTOR)
-    add(conn, "alpha")
-    with changes_nothing(conn):
+    conn.add("alpha")
+    with conn.changes_nothing():
         tried = service.set_type(conn, registry, "alpha", {"warning_share": 0.2}, actor=ACTOR, dry_run=True)
     assert tried.warning_share == 0.2
     assert service.set_type(conn, registry, "alpha", {"warning_share": 0.2}, actor=ACTOR) == tried
@@ -154,27 +154,27 @@ class TestSetAside:
     """A type of another runner: no worker takes its jobs, and nothing about it is an alarm."""
 
     def test_its_jobs_are_not_claimed_until_it_is_taken_over(self, conn: Connection) -> None:
-        job = add(conn, "alpha")
+        job = conn.add("alpha")
         set_alpha(conn, set_aside=True, reason="images stay with the old runner")
-        assert claim(conn) == []
+        assert conn.claim() == []
         found = line(conn, "alpha")
         assert (found.set_aside, found.paused_reason) == (True, "images stay with the old runner")
         set_alpha(conn, set_aside=False)
-        assert [claimed.id for claimed in claim(conn)] == [job.id]
+        assert [claimed.id for claimed in conn.claim()] == [job.id]
         assert line(conn, "alpha").paused_at is None
 
     def test_the_next_of_its_key_of_another_type_goes_first(self, conn: Connection) -> None:
-        add(conn, "alpha", concurrency_key="one")
-        beta = add(conn, "beta", concurrency_key="one")
+        conn.add("alpha", concurrency_key="one")
+        beta = conn.add("beta", concurrency_key="one")
         for name in ("alpha", "beta"):
             announce(conn, name, types=[name])
         set_alpha(conn, set_aside=True, reason="the old runner has it")
         leases.reap(conn, retry_base=BASE, retry_cap=CAP)
-        assert [claimed.id for claimed in claim(conn, ("alpha", "beta"))] == [beta.id]
+        assert [claimed.id for claimed in conn.claim(("alpha", "beta"))] == [beta.id]
 
     def test_it_is_neither_a_pause_nor_late_in_the_verdict(self, conn: Connection) -> None:
         announce(conn, types=["beta"])
-        add(conn, "alpha", recurrence_interval_minutes=15, run_at=now(conn) - DAY)
+        conn.add("alpha", recurrence_interval_minutes=15, run_at=conn.now() - DAY)
         conn.execute("UPDATE job_queue SET consecutive_failures = 9, created_at = run_at")
         before = {finding.signal: finding.verdict for finding in health.health().run(conn).findings}
         assert before["cannot run"] == before["recurring jobs"] == "critical"
@@ -189,7 +189,7 @@ class TestSetAside:
         assert reports.worker_report().run(conn).unhandled == ()
 
     def test_why_says_whose_it_is(self, conn: Connection) -> None:
-        job = add(conn, "alpha")
+        job = conn.add("alpha")
         set_alpha(conn, set_aside=True, reason="the old runner has it")
         said = next(clause.evidence for clause in jobs.why(job.id).run(conn) if clause.name == "type not paused")
         assert said.startswith("The type alpha has been set aside for another runner since ")
@@ -207,17 +207,17 @@ class TestSetAside:
     def test_what_cannot_be_is_refused(
         self, conn: Connection, aside: bool, changes: dict[str, Any], reason: str | None, words: str
     ) -> None:
-        add(conn, "alpha")
+        conn.add("alpha")
         if aside:
             set_alpha(conn, set_aside=True, reason="the old runner has it")
-        with changes_nothing(conn), pytest.raises(Refused, match=words):
+        with conn.changes_nothing(), pytest.raises(Refused, match=words):
             set_alpha(conn, reason=reason, **changes)
 
     def test_it_cannot_be_paused_resumed_or_run_as_a_canary(self, conn: Connection) -> None:
         announce(conn, types=["alpha"])
-        job = add(conn, "alpha")
+        job = conn.add("alpha")
         set_alpha(conn, set_aside=True, reason="the old runner has it")
-        with changes_nothing(conn):
+        with conn.changes_nothing():
             with pytest.raises(Refused, match="no worker takes its jobs anyway"):
                 operator.pause(conn, reason="x", actor=ACTOR, task_type="alpha")
             with pytest.raises(Refused, match="types set alpha --take-over"):
@@ -227,13 +227,13 @@ class TestSetAside:
 
     def test_a_canary_that_was_asked_for_before_does_not_run(self, conn: Connection) -> None:
         announce(conn, types=["alpha"])
-        asked = operator.ask_canary(conn, add(conn, "alpha").id, actor=ACTOR)
+        asked = operator.ask_canary(conn, conn.add("alpha").id, actor=ACTOR)
         assert asked.canary is not None
         set_alpha(conn, set_aside=True, reason="the old runner has it")
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_a_paused_type_that_is_set_aside_resumes_by_itself_no_more(self, conn: Connection) -> None:
-        add(conn, "alpha")
-        operator.pause(conn, reason="x", actor=ACTOR, task_type="alpha", resume_at=now(conn) + DAY)
+        conn.add("alpha")
+        operator.pause(conn, reason="x", actor=ACTOR, task_type="alpha", resume_at=conn.now() + DAY)
         set_alpha(conn, set_aside=True, reason="the old runner has it")
         assert line(conn, "alpha").resume_at is None

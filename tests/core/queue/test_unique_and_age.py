@@ -11,20 +11,7 @@ from jobdeck.core.errors import Refused
 from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.queue.test_limits import limit, many
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    changes_nothing,
-    claim,
-    finish_one,
-    job_row,
-    now,
-    reap,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection
 
 
 class TestUniqueWithinAPeriod:
@@ -35,16 +22,16 @@ class TestUniqueWithinAPeriod:
         first = producer.enqueue(conn, new, actor=ACTOR)
         assert first.created
         assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False, False)
-        finish_one(conn, claim(conn)[0])
+        conn.finish_one(conn.claim()[0])
         assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False, False)
-        assert claim(conn) == []
-        advance(conn, timedelta(seconds=3601))
+        assert conn.claim() == []
+        conn.advance(timedelta(seconds=3601))
         assert producer.enqueue(conn, new, actor=ACTOR).created
 
     def test_an_active_job_keeps_its_key_for_longer_than_the_time(self, conn: Connection) -> None:
         new = NewJob("alpha", dedupe_key="d", unique_seconds=1)
         first = producer.enqueue(conn, new, actor=ACTOR)
-        advance(conn, timedelta(hours=1))
+        conn.advance(timedelta(hours=1))
         assert producer.enqueue(conn, new, actor=ACTOR) == (first.job_id, False, False)
 
     def test_a_job_that_is_rolled_back_was_never_there(self, conn: Connection) -> None:
@@ -58,7 +45,7 @@ class TestUniqueWithinAPeriod:
         self, conn: Connection, database_url: str
     ) -> None:
         new = NewJob("alpha", dedupe_key="d", unique_seconds=3600)
-        with psycopg.connect(database_url, autocommit=True) as other, other.transaction():
+        with Connection.connect(database_url, autocommit=True) as other, other.transaction():
             producer.enqueue(other, new, actor=ACTOR)
             with pytest.raises(Refused, match="Another transaction enqueues a job with the same dedupe key"):
                 producer.enqueue(conn, new, actor=ACTOR)
@@ -66,12 +53,12 @@ class TestUniqueWithinAPeriod:
 
     def test_the_row_is_removed_when_its_time_is_over_and_has_no_key_in_it(self, conn: Connection) -> None:
         producer.enqueue(conn, NewJob("alpha", dedupe_key="mara@example.com", unique_seconds=60), actor=ACTOR)
-        assert value(conn, "SELECT count(*) FROM job_unique_keys k WHERE strpos(k::text, 'mara') > 0") == 0
-        reap(conn)
-        assert value(conn, "SELECT count(*) FROM job_unique_keys") == 1
-        advance(conn, timedelta(seconds=61))
-        reap(conn)
-        assert value(conn, "SELECT count(*) FROM job_unique_keys") == 0
+        assert conn.value("SELECT count(*) FROM job_unique_keys k WHERE strpos(k::text, 'mara') > 0") == 0
+        conn.reap()
+        assert conn.value("SELECT count(*) FROM job_unique_keys") == 1
+        conn.advance(timedelta(seconds=61))
+        conn.reap()
+        assert conn.value("SELECT count(*) FROM job_unique_keys") == 0
 
     @pytest.mark.parametrize(
         ("new", "words"),
@@ -88,16 +75,16 @@ class TestUniqueWithinAPeriod:
         ],
     )
     def test_nonsense_is_refused_and_enqueues_nothing(self, conn: Connection, new: NewJob, words: str) -> None:
-        with changes_nothing(conn), pytest.raises(Refused, match=words):
+        with conn.changes_nothing(), pytest.raises(Refused, match=words):
             producer.enqueue(conn, new, actor=ACTOR)
 
     def test_sql_refuses_a_recurring_job_as_well(self, conn: Connection) -> None:
         call = "SELECT * FROM job_queue_create_once(60, 'alpha', '{}', NULL, 5, 0, 'd', NULL, NULL, 5, NULL, 'a')"
-        with changes_nothing(conn), pytest.raises(psycopg.Error, match="A recurring job cannot be unique for a time"):
+        with conn.changes_nothing(), pytest.raises(psycopg.Error, match="A recurring job cannot be unique for a time"):
             conn.execute(call)
 
     def test_many_jobs_at_once_cannot_be_unique_for_a_time(self, conn: Connection) -> None:
-        with changes_nothing(conn), pytest.raises(Refused, match="unique for a time"):
+        with conn.changes_nothing(), pytest.raises(Refused, match="unique for a time"):
             producer.enqueue_many(conn, [NewJob("alpha", dedupe_key="d", unique_seconds=60)], actor=ACTOR)
 
 
@@ -109,42 +96,42 @@ class TestErasure:
         for who in ("mara@example.com", "jane@example.com"):
             new = NewJob("alpha", {"who": who}, concurrency_key=who, dedupe_key=who, unique_seconds=3600)
             producer.enqueue(conn, new, actor=ACTOR)
-        for job in claim(conn):
-            finish_one(conn, job)
+        for job in conn.claim():
+            conn.finish_one(job)
         counts = "SELECT array[(SELECT count(*) FROM job_key_rates), (SELECT count(*) FROM job_unique_keys)]"
-        assert value(conn, counts) == [2, 2]
+        assert conn.value(counts) == [2, 2]
         conn.execute(f"SELECT {how}")
-        assert value(conn, counts) == [1, 1]
+        assert conn.value(counts) == [1, 1]
 
 
 class TestMaximumAge:
     def test_a_job_that_waits_for_longer_is_cancelled_however_it_was_enqueued(self, conn: Connection) -> None:
         limit(conn, max_age_seconds=3600)
-        add(conn)
+        conn.add()
         many(conn, 2)
         conn.execute("INSERT INTO job_queue (task_type) VALUES ('alpha')")
-        add(conn, run_at=now(conn) + timedelta(hours=2))
-        advance(conn, timedelta(hours=1, seconds=5))
-        assert claim(conn) == []
-        reap(conn)
-        states = [row["status"] for row in rows(conn, "SELECT status FROM job_queue ORDER BY run_at")]
+        conn.add(run_at=conn.now() + timedelta(hours=2))
+        conn.advance(timedelta(hours=1, seconds=5))
+        assert conn.claim() == []
+        conn.reap()
+        states = [row["status"] for row in conn.rows("SELECT status FROM job_queue ORDER BY run_at")]
         assert states == ["cancelled"] * 4 + ["pending"]
 
     def test_retries_and_snoozes_do_not_go_on_for_ever_and_the_job_says_what_came_last(self, conn: Connection) -> None:
         limit(conn, max_age_seconds=3600)
-        job = add(conn, max_attempts=1000)
-        finish_one(conn, claim(conn)[0], "failed", error="the vendor is down", retry_after=7200.0)
-        advance(conn, timedelta(hours=1, seconds=5))
-        reap(conn)
-        found = job_row(conn, job.id)
+        job = conn.add(max_attempts=1000)
+        conn.finish_one(conn.claim()[0], "failed", error="the vendor is down", retry_after=7200.0)
+        conn.advance(timedelta(hours=1, seconds=5))
+        conn.reap()
+        found = conn.job_row(job.id)
         assert (found["status"], found["last_error"]) == (
             "cancelled", "The job expired before a worker could run it again. the vendor is down",
         )  # fmt: skip
 
     def test_it_ends_no_series_and_no_job_with_an_expiry_of_its_own(self, conn: Connection) -> None:
         limit(conn, max_age_seconds=60)
-        series = add(conn, recurrence_interval_minutes=60)
-        own = add(conn, expires_at=now(conn) + timedelta(hours=5))
-        advance(conn, timedelta(hours=1))
-        reap(conn)
-        assert [job_row(conn, job.id)["status"] for job in (series, own)] == ["pending"] * 2
+        series = conn.add(recurrence_interval_minutes=60)
+        own = conn.add(expires_at=conn.now() + timedelta(hours=5))
+        conn.advance(timedelta(hours=1))
+        conn.reap()
+        assert [conn.job_row(job.id)["status"] for job in (series, own)] == ["pending"] * 2

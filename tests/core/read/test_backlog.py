@@ -16,7 +16,7 @@ from jobdeck.core.read.report_types import Backlog, Clause, Counts
 from jobdeck.core.read.sentences import amount
 from tests.support.health import announce
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, WORKER, Connection, add, claim, now, value
+from tests.support.queue import ACTOR, WORKER, Connection
 from tests.support.run_history import History
 
 MORE: Final = Counts.LIMIT + 1
@@ -49,7 +49,7 @@ def turn(conn: Connection, job_id: UUID) -> Clause:
 
 
 def finish_in_the_last_full_minute(conn: Connection, number: int, task_type: str) -> None:
-    at = now(conn)
+    at = conn.now()
     for minutes in range(-1, 4):
         History(conn, task_type).ran(at - timedelta(minutes=minutes), succeeded=number)
 
@@ -80,21 +80,21 @@ class TestByType:
         assert (found["push"].overdue, found["push"].overdue_at_least) == (MORE, True)
         overdue = {name: line.overdue for name, line in found.items() if not line.overdue_at_least}
         assert overdue == {"push tomorrow": 0, "few": 7, "at the limit": 10_000, "in line": 1}
-        since = value(skewed, "SELECT min(created_at) FROM job_queue WHERE task_type = 'push'")
+        since = skewed.value("SELECT min(created_at) FROM job_queue WHERE task_type = 'push'")
         assert found["push"].due_since == since
 
     def test_only_what_is_due_for_longer_than_asked_is_overdue(self, conn: Connection) -> None:
         for minutes in (4, 6, 8):
-            add(conn, run_at=now(conn) - timedelta(minutes=minutes))
+            conn.add(run_at=conn.now() - timedelta(minutes=minutes))
         (line,) = read_jobs.backlog(timedelta(minutes=7)).run(conn)
         assert (line.waiting, line.overdue) == (3, 1)
         (line,) = read_jobs.backlog().run(conn)
         assert (line.waiting, line.overdue) == (3, 2)
 
     def test_a_type_whose_jobs_all_wait_for_others_is_found_too(self, conn: Connection) -> None:
-        first = add(conn, "first")
+        first = conn.add("first")
         for _ in range(3):
-            add(conn, "second", blocked_by=first.id)
+            conn.add("second", blocked_by=first.id)
         line = backlog(conn)["second"]
         assert (line.waiting, line.at_least, line.overdue, line.due_since) == (3, False, 0, None)
 
@@ -177,28 +177,28 @@ class TestCounts:
 class TestTurn:
     def test_jobs_of_the_same_workers_are_ahead_by_priority_then_due_time(self, conn: Connection) -> None:
         announce(conn, types=["alpha", "beta"])
-        at = now(conn) - timedelta(hours=1)
-        wanted = add(conn, run_at=at).id
+        at = conn.now() - timedelta(hours=1)
+        wanted = conn.add(run_at=at).id
         assert turn(conn, wanted) == Clause(
             "turn", True, "No due job is ahead.", "none-ahead", {"ahead": 0, "at_least": False, "per_second": None}
         )
-        add(conn, run_at=at - timedelta(minutes=1))
-        add(conn, run_at=at + timedelta(minutes=1))
-        add(conn, "beta", run_at=at + timedelta(minutes=1), priority=5)
-        add(conn, "beta", run_at=now(conn) + timedelta(minutes=1), priority=5)
-        add(conn, "beta", run_at=at - timedelta(minutes=1), priority=-5)
+        conn.add(run_at=at - timedelta(minutes=1))
+        conn.add(run_at=at + timedelta(minutes=1))
+        conn.add("beta", run_at=at + timedelta(minutes=1), priority=5)
+        conn.add("beta", run_at=conn.now() + timedelta(minutes=1), priority=5)
+        conn.add("beta", run_at=at - timedelta(minutes=1), priority=-5)
         found = turn(conn, wanted)
         assert (found.holds, found.facts["ahead"]) == (False, 2)
-        assert [job.task_type for job in claim(conn, ["alpha", "beta"], limit=3)][:2] == ["beta", "alpha"]
+        assert [job.task_type for job in conn.claim(["alpha", "beta"], limit=3)][:2] == ["beta", "alpha"]
 
     def test_jobs_of_paused_types_of_other_workers_and_behind_others_are_not_ahead(self, conn: Connection) -> None:
         announce(conn, types=["alpha", "paused"])
         announce(conn, "worker-2", types=["foreign"])
-        at = now(conn) - timedelta(hours=1)
-        wanted = add(conn, run_at=at).id
+        at = conn.now() - timedelta(hours=1)
+        wanted = conn.add(run_at=at).id
         for name in ("paused", "foreign"):
-            add(conn, name, run_at=at - timedelta(minutes=1))
-        add(conn, run_at=at - timedelta(minutes=1), blocked_by=wanted)
+            conn.add(name, run_at=at - timedelta(minutes=1))
+        conn.add(run_at=at - timedelta(minutes=1), blocked_by=wanted)
         operator.pause(conn, reason=None, actor=ACTOR, task_type="paused")
         assert turn(conn, wanted).facts["ahead"] == 0
 
@@ -211,14 +211,14 @@ class TestTurn:
         wait(conn, "push", 38_000)
         finish_in_the_last_full_minute(conn, 3000, "push")
         finish_in_the_last_full_minute(conn, 90_000, "of other workers")
-        found = turn(conn, add(conn, "last").id)
+        found = turn(conn, conn.add("last").id)
         assert found.facts == {"ahead": MORE, "at_least": True, "per_second": 50.0}
         assert found.evidence == "10,000+ due jobs are ahead; the workers of this type finish 50/s."
 
     def test_ten_thousand_are_exact(self, conn: Connection) -> None:
         announce(conn, types=["push", "last"])
         wait(conn, "push", 10_000)
-        found = turn(conn, add(conn, "last").id)
+        found = turn(conn, conn.add("last").id)
         words = "10,000 due jobs are ahead; the workers of this type finished no run in the last full minute."
         assert (found.facts["ahead"], found.facts["at_least"], found.evidence) == (10_000, False, words)
 
@@ -226,17 +226,17 @@ class TestTurn:
     def test_a_job_that_cannot_be_claimed_has_no_turn(self, fields: dict[str, Any], conn: Connection) -> None:
         if fields.get("worker", True):
             announce(conn, types=["alpha"])
-        blocker = add(conn, "beta").id if fields.get("blocked") else None
-        run_at = now(conn) + timedelta(days=1 if "run_at" in fields else -1)
-        job_id = add(conn, run_at=run_at, blocked_by=blocker).id
+        blocker = conn.add("beta").id if fields.get("blocked") else None
+        run_at = conn.now() + timedelta(days=1 if "run_at" in fields else -1)
+        job_id = conn.add(run_at=run_at, blocked_by=blocker).id
         assert [clause.name for clause in read_jobs.why(job_id).run(conn)][-1] == "concurrency"
 
 
 class TestCronHealth:
     def test_the_report_has_the_backlog_and_the_number_of_series(self, conn: Connection) -> None:
         for number in range(3):
-            add(conn, run_at=now(conn) - timedelta(minutes=10))
-            add(conn, "series", recurrence_interval_minutes=5, payload={"n": number})
+            conn.add(run_at=conn.now() - timedelta(minutes=10))
+            conn.add("series", recurrence_interval_minutes=5, payload={"n": number})
         report = reports.cron().run(conn)
         assert [(line.task_type, line.overdue) for line in report.backlog] == [("alpha", 3), ("series", 0)]
         assert (report.series_found, len(report.series)) == (3, 3)

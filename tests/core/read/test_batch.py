@@ -18,8 +18,8 @@ from jobdeck.core.queue import producer
 from jobdeck.core.read import jobs, reports
 from jobdeck.core.read.batch import Query, combine, one_moment, select
 from jobdeck.core.read.verdict.health import health
+from tests.support.queue import Connection
 
-Connection = psycopg.Connection[Any]
 COUNT = "SELECT count(*) AS n FROM job_queue"
 INSERT = "INSERT INTO job_queue (task_type) VALUES ('alpha')"
 READINGS: dict[str, Query[Any]] = {
@@ -41,7 +41,7 @@ def number(found: list[dict[str, Any]]) -> int:
 
 @pytest.fixture
 def other(database_url: str) -> Iterator[Connection]:
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    with Connection.connect(database_url, autocommit=True) as conn:
         yield conn
 
 

@@ -11,20 +11,7 @@ from jobdeck.core.queue import operator
 from jobdeck.core.read.verdict.cannot_run import NAMED
 from jobdeck.core.read.verdict.health import health
 from tests.support.health import announce, finding, findings
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    add_waiting,
-    advance,
-    claim,
-    finish,
-    finish_one,
-    now,
-    reap,
-    report,
-    run_once,
-)
+from tests.support.queue import ACTOR, Connection, report
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -49,26 +36,26 @@ def found(conn: Connection, verdict: Verdict, words: str) -> Finding:
 def put_off(conn: Connection, *fields: str, jobs: int = 1) -> None:
     """A worker puts due jobs off, because it does not know these fields of their payload."""
     error = NEWER.format("; ".join(f"{name}: is not a field of this task type" for name in fields))
-    held = claim(conn, limit=jobs)
+    held = conn.claim(limit=jobs)
     assert len(held) == jobs
-    finish(conn, *(report(one, "snoozed", delay=120.0, give_up_after=3600.0, error_kind="newer_payload", error=error)
+    conn.finish(*(report(one, "snoozed", delay=120.0, give_up_after=3600.0, error_kind="newer_payload", error=error)
                    for one in held))  # fmt: skip
 
 
 def usual(conn: Connection) -> None:
     """A run of the type has taken 10 minutes."""
-    add(conn)
-    (claimed,) = claim(conn)
-    finish_one(conn, claimed, finished=claimed.claimed_at.timestamp() + 600)
-    advance(conn, MINUTE)
-    reap(conn)
+    conn.add()
+    (claimed,) = conn.claim()
+    conn.finish_one(claimed, finished=claimed.claimed_at.timestamp() + 600)
+    conn.advance(MINUTE)
+    conn.reap()
 
 
 def hold(conn: Connection, **fields: str) -> str:
     """A run that takes a place, of a type whose runs usually take 10 minutes; the last digits of its job's id."""
     usual(conn)
-    add(conn, **fields)
-    (held,) = claim(conn, lease=7200.0)
+    conn.add(**fields)
+    (held,) = conn.claim(lease=7200.0)
     return held.id.hex[-8:]
 
 
@@ -76,8 +63,8 @@ def test_a_queue_whose_jobs_wait_for_their_turn_has_no_such_finding(conn: Connec
     announce(conn)
     operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
     hold(conn)
-    add(conn, run_at=now(conn) - HOUR)
-    add(conn, "beta", run_at=now(conn) + HOUR)
+    conn.add(run_at=conn.now() - HOUR)
+    conn.add("beta", run_at=conn.now() + HOUR)
     assert cannot(conn) is None
 
 
@@ -92,13 +79,13 @@ class TestUnknownFields:
         announce(conn)
         announce(conn, "worker-2")
         for _ in range(3):
-            add(conn)
-        before = now(conn)
+            conn.add()
+        before = conn.now()
         put_off(conn, "locale", jobs=3)
         one = found(
             conn, Verdict.CRITICAL, "alpha: 3 jobs have `locale`, which none of 2 workers knows; they fail from "
         )
-        assert fails_from(one, before + HOUR, now(conn) + HOUR)
+        assert fails_from(one, before + HOUR, conn.now() + HOUR)
         assert one.evidence.endswith(
             "Deploy the workers, or `jobdeck edit --filter 'type:alpha status:pending' --unset locale`."
         )
@@ -106,17 +93,17 @@ class TestUnknownFields:
 
     def test_the_deadline_is_when_the_first_job_fails(self, conn: Connection) -> None:
         announce(conn)
-        job = add(conn)
-        before = now(conn)
+        job = conn.add()
+        before = conn.now()
         put_off(conn, "locale")
-        advance(conn, 59 * MINUTE)
+        conn.advance(59 * MINUTE)
         announce(conn)
-        add(conn)
+        conn.add()
         put_off(conn, "locale", jobs=2)
         one = cannot(conn)
         assert one is not None
-        assert fails_from(one, before + MINUTE, now(conn) + MINUTE)
-        advance(conn, 2 * MINUTE)
+        assert fails_from(one, before + MINUTE, conn.now() + MINUTE)
+        conn.advance(2 * MINUTE)
         put_off(conn, "locale", jobs=2)
         assert operator.retry(conn, [job.id], actor=ACTOR, dry_run=True)[0].status == "failed"
         found(conn, Verdict.CRITICAL, "alpha: 1 job has `locale`, which no worker knew; it fails at ")
@@ -125,7 +112,7 @@ class TestUnknownFields:
         self, conn: Connection
     ) -> None:
         announce(conn)
-        add(conn)
+        conn.add()
         put_off(conn, "part.colour", "a", "b", "c")
         one = found(
             conn, Verdict.CRITICAL, "alpha: 1 job has `part.colour`, `a`, `b` and 1 more, which the one worker "
@@ -134,31 +121,31 @@ class TestUnknownFields:
 
     def test_a_field_that_is_an_address_is_masked_and_not_repeated_in_the_command(self, conn: Connection) -> None:
         announce(conn)
-        add(conn)
+        conn.add()
         put_off(conn, "mia@school.example")
         one = found(conn, Verdict.CRITICAL, "alpha: 1 job has `")
         assert "mia@school" not in one.evidence
 
     def test_it_ends_when_a_newer_worker_has_run_the_jobs(self, conn: Connection) -> None:
         announce(conn)
-        add(conn)
+        conn.add()
         put_off(conn, "locale")
-        advance(conn, 20 * MINUTE)
-        reap(conn)
+        conn.advance(20 * MINUTE)
+        conn.reap()
         announce(conn)
         found(conn, Verdict.CRITICAL, "alpha: 1 job has `locale`")
-        run_once(conn)
+        conn.run_once()
         assert cannot(conn) is None
 
 
 class TestNoWorker:
     def test_it_is_critical_after_a_minute_and_replaces_the_finding_of_due_jobs(self, conn: Connection) -> None:
         announce(conn)
-        due = now(conn)
-        add(conn, "beta", run_at=due)
-        add(conn, "beta", run_at=due)
+        due = conn.now()
+        conn.add("beta", run_at=due)
+        conn.add("beta", run_at=due)
         found(conn, Verdict.WARNING, "beta: 2 jobs are due, and the one live worker does not handle this type.")
-        advance(conn, HOUR)
+        conn.advance(HOUR)
         announce(conn)
         announce(conn, "worker-2")
         found(conn, Verdict.CRITICAL, "beta: 2 jobs are due, and none of 2 live workers handles this type. Start one")
@@ -167,41 +154,41 @@ class TestNoWorker:
     def test_a_type_that_the_calls_of_a_scheduler_run_is_none(self, conn: Connection) -> None:
         announce(conn)
         for _ in range(2):
-            add_waiting(conn, now(conn) - HOUR, "beta")
+            conn.add_waiting(conn.now() - HOUR, "beta")
         found(conn, Verdict.CRITICAL, "beta: 2 jobs are due, and the one live worker does not handle this type.")
-        finish_one(conn, claim(conn, ["beta"], limit=1)[0])
+        conn.finish_one(conn.claim(["beta"], limit=1)[0])
         assert cannot(conn) is None
-        advance(conn, HOUR)
+        conn.advance(HOUR)
         announce(conn)
         found(conn, Verdict.CRITICAL, "beta: 1 job is due, and the one live worker does not handle this type.")
 
     def test_where_those_calls_wait_for_a_place_its_holder_is_named(self, conn: Connection) -> None:
         announce(conn, types=["beta"])
-        add(conn, run_at=now(conn) - HOUR)
-        run_once(conn)
+        conn.add(run_at=conn.now() - HOUR)
+        conn.run_once()
         operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
-        add(conn, run_at=now(conn) - HOUR)
-        (held,) = claim(conn, lease=7200.0)
-        add(conn, run_at=now(conn) - MINUTE)
-        advance(conn, 6 * MINUTE)
+        conn.add(run_at=conn.now() - HOUR)
+        (held,) = conn.claim(lease=7200.0)
+        conn.add(run_at=conn.now() - MINUTE)
+        conn.advance(6 * MINUTE)
         announce(conn, types=["beta"])
         found(conn, Verdict.WARNING, f"alpha: 1 job waits, and the only place is held by job {str(held.id)[-8:]} for ")
 
     def test_without_any_worker_the_workers_are_the_finding(self, conn: Connection) -> None:
-        add(conn)
+        conn.add()
         assert cannot(conn) is None
 
     def test_series_of_such_a_type_are_not_said_to_be_late_as_well(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, "beta", recurrence_interval_minutes=5, run_at=now(conn) - HOUR)
+        conn.add("beta", recurrence_interval_minutes=5, run_at=conn.now() - HOUR)
         assert findings(conn, "late series") == []
-        add(conn, recurrence_interval_minutes=5, run_at=now(conn) - HOUR)
+        conn.add(recurrence_interval_minutes=5, run_at=conn.now() - HOUR)
         assert finding(conn, "late series").evidence.startswith("1 late, alpha the longest")
 
     def test_more_types_than_are_named_share_the_last_finding(self, conn: Connection) -> None:
         announce(conn)
         for number in range(NAMED + 2):
-            add(conn, f"beta_{number:02}")
+            conn.add(f"beta_{number:02}")
         names = findings(conn, "cannot run")
         assert len(names) == NAMED
         assert names[-1].evidence.startswith("3 more types have due jobs that cannot start.")
@@ -213,12 +200,12 @@ class TestPlaces:
         announce(conn)
         operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
         job = hold(conn)
-        advance(conn, 30 * MINUTE)
-        add(conn)
+        conn.advance(30 * MINUTE)
+        conn.add()
         announce(conn)
         assert cannot(conn) is None
         assert "1 of 1 of this type are taken" in finding(conn, "due jobs").evidence
-        advance(conn, 10 * MINUTE)
+        conn.advance(10 * MINUTE)
         announce(conn)
         one = found(
             conn, Verdict.WARNING, f"alpha: 1 job waits, and the only place is held by job {job} for 40m (since "
@@ -231,8 +218,8 @@ class TestPlaces:
         announce(conn)
         operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
         hold(conn)
-        add(conn)
-        advance(conn, HOUR)
+        conn.add()
+        conn.advance(HOUR)
         announce(conn)
         found(conn, Verdict.CRITICAL, "alpha: 1 job waits, and the only place is held by")
 
@@ -240,26 +227,26 @@ class TestPlaces:
         announce(conn)
         operator.set_type(conn, "alpha", changes={"max_running": 2}, actor=ACTOR, reason=None)
         hold(conn)
-        advance(conn, HOUR)
+        conn.advance(HOUR)
         announce(conn)
-        add(conn)
-        claim(conn, lease=7200.0)
-        add(conn)
+        conn.add()
+        conn.claim(lease=7200.0)
+        conn.add()
         assert cannot(conn) is None
-        advance(conn, HOUR)
+        conn.advance(HOUR)
         announce(conn)
         found(conn, Verdict.CRITICAL, "alpha: 1 job waits, and all 2 places are held, the longest by job ")
 
     def test_a_type_without_a_success_has_five_minutes(self, conn: Connection) -> None:
         announce(conn)
         operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
-        add(conn)
-        claim(conn, lease=7200.0)
-        add(conn)
-        advance(conn, 3 * MINUTE)
+        conn.add()
+        conn.claim(lease=7200.0)
+        conn.add()
+        conn.advance(3 * MINUTE)
         announce(conn)
         assert cannot(conn) is None
-        advance(conn, 3 * MINUTE)
+        conn.advance(3 * MINUTE)
         announce(conn)
         one = found(conn, Verdict.WARNING, "alpha: 1 job waits, and the only place is held by")
         assert "usually" not in one.evidence
@@ -267,22 +254,22 @@ class TestPlaces:
     def test_a_key_that_is_held_is_found_by_the_jobs_in_its_line(self, conn: Connection) -> None:
         announce(conn)
         job = hold(conn, concurrency_key="k")
-        advance(conn, 30 * MINUTE)
+        conn.advance(30 * MINUTE)
         for _ in range(2):
-            add(conn, concurrency_key="k")
-        add(conn, concurrency_key="k", run_at=now(conn) + HOUR)
-        add(conn, concurrency_key="free")
+            conn.add(concurrency_key="k")
+        conn.add(concurrency_key="k", run_at=conn.now() + HOUR)
+        conn.add(concurrency_key="free")
         assert cannot(conn) is None
-        advance(conn, 10 * MINUTE)
+        conn.advance(10 * MINUTE)
         announce(conn)
         found(conn, Verdict.WARNING, f"alpha: 2 jobs wait for a key that is held by job {job} for 40m (since ")
 
     def test_a_key_with_a_place_left_is_not_held(self, conn: Connection) -> None:
         operator.set_type(conn, "alpha", changes={"max_per_key": 2}, actor=ACTOR, reason=None)
         hold(conn, concurrency_key="k")
-        advance(conn, HOUR)
+        conn.advance(HOUR)
         announce(conn)
-        add(conn, concurrency_key="k")
+        conn.add(concurrency_key="k")
         assert cannot(conn) is None
 
 
@@ -294,10 +281,10 @@ class TestPauses:
     def test_a_pause_is_listed_and_one_without_an_end_is_a_warning_after_a_day(
         self, conn: Connection, ends: bool, paused: timedelta, verdict: Verdict
     ) -> None:
-        until = now(conn) + HOUR if ends else None
+        until = conn.now() + HOUR if ends else None
         operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha", resume_at=until)
-        add(conn)
-        advance(conn, paused)
+        conn.add()
+        conn.advance(paused)
         announce(conn)
         one = found(conn, verdict, f"alpha: 1 job is due, and the type was paused by {ACTOR} (")
         assert "vendor is down" in one.evidence
@@ -311,31 +298,31 @@ class TestPauses:
     ) -> None:
         announce(conn)
         operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha")
-        add(conn, expires_at=now(conn) + expires)
+        conn.add(expires_at=conn.now() + expires)
         one = cannot(conn)
         assert one is not None
         assert (one.verdict, "The first expires at" in one.evidence) == (verdict, verdict is Verdict.CRITICAL)
 
     def test_a_pause_that_ends_before_its_jobs_expire_is_well(self, conn: Connection) -> None:
         announce(conn)
-        ends = now(conn) + 10 * MINUTE
+        ends = conn.now() + 10 * MINUTE
         operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha", resume_at=ends)
-        add(conn, expires_at=now(conn) + 40 * MINUTE)
+        conn.add(expires_at=conn.now() + 40 * MINUTE)
         found(conn, Verdict.OK, "alpha: 1 job is due")
 
     def test_a_paused_series_that_is_overdue_is_listed(self, conn: Connection) -> None:
         announce(conn)
-        job = add(conn, recurrence_interval_minutes=5)
+        job = conn.add(recurrence_interval_minutes=5)
         operator.pause_series(conn, job.id, actor=ACTOR)
         found(conn, Verdict.OK, "alpha: 1 paused series is overdue, paused since ")
-        advance(conn, 25 * HOUR)
+        conn.advance(25 * HOUR)
         announce(conn)
         one = found(conn, Verdict.WARNING, "alpha: 1 paused series is overdue")
         assert one.evidence.endswith(f"`jobdeck series resume {job.id.hex[-8:]}` resumes it.")
 
     def test_nothing_is_late_while_everything_is_paused(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, "beta", run_at=now(conn) - HOUR)
+        conn.add("beta", run_at=conn.now() - HOUR)
         operator.pause(conn, reason=None, actor=ACTOR)
         found(conn, Verdict.PAUSED, "beta: 1 job is due")
         assert health().run(conn).verdict is Verdict.PAUSED

@@ -16,7 +16,7 @@ from jobdeck.core.read.sentences import status_word
 from jobdeck.core.read.verdict.health import health
 from tests.core.cli.support import Jobdeck
 from tests.support.health import announce
-from tests.support.queue import ACTOR, LEASE, WORKER, Connection, add, advance, claim, job_row, now
+from tests.support.queue import ACTOR, LEASE, WORKER, Connection
 
 
 @pytest.fixture
@@ -24,16 +24,16 @@ def held(conn: Connection) -> list[ClaimedJob]:
     """Three jobs of one claim, of which the second one's run has begun, and one that is pending."""
     announce(conn)
     for _ in range(3):
-        add(conn)
-    found = claim(conn, free=1)
-    advance(conn, timedelta(seconds=5))
+        conn.add()
+    found = conn.claim(free=1)
+    conn.advance(timedelta(seconds=5))
     begin(conn, found[1])
-    add(conn)
+    conn.add()
     return found
 
 
 def begin(conn: Connection, job: ClaimedJob) -> None:
-    leases.heartbeat(conn, WORKER, [(job.id, job.run_token, None)], LEASE, {job.run_token: now(conn).timestamp()})
+    leases.heartbeat(conn, WORKER, [(job.id, job.run_token, None)], LEASE, {job.run_token: conn.now().timestamp()})
 
 
 def words(found: list[Job]) -> dict[UUID, str]:
@@ -81,13 +81,13 @@ def test_the_report_of_workers_has_only_jobs_that_run(conn: Connection, held: li
 
 
 def test_a_claimed_job_whose_worker_has_died_is_among_the_stuck_ones(conn: Connection, held: list[ClaimedJob]) -> None:
-    advance(conn, timedelta(seconds=LEASE + 1))
+    conn.advance(timedelta(seconds=LEASE + 1))
     assert {job.id for job in reports.worker_report().run(conn).running} == {job.id for job in held}
 
 
 @pytest.mark.usefixtures("held")
 def test_health_takes_no_claimed_job_for_a_long_run(conn: Connection) -> None:
-    advance(conn, timedelta(seconds=45))
+    conn.advance(timedelta(seconds=45))
     found = health(timeouts={"alpha": 60.0}).run(conn)
     assert [one.evidence for one in found.findings if one.signal == "long runs"] == []
     with conn.transaction():
@@ -108,12 +108,12 @@ def test_commands_say_claimed(jobdeck: Jobdeck, conn: Connection, held: list[Cla
     assert "A worker has claimed the job; its run has not begun." in jobdeck("why", str(claimed)).out
     assert "The job is running." in jobdeck("why", str(running)).out
     row = jobdeck("job", str(claimed), "--json").data
-    assert (row["status"], row["started_at"], job_row(conn, claimed)["started_at"]) == ("running", None, None)
+    assert (row["status"], row["started_at"], conn.job_row(claimed)["started_at"]) == ("running", None, None)
 
 
 def test_a_flow_says_claimed_of_its_member(conn: Connection) -> None:
     conn.execute("SELECT * FROM job_flow_create('f', %s, %s)", ('[{"name": "m", "task_type": "alpha"}]', ACTOR))
-    (job,) = claim(conn, free=0)
+    (job,) = conn.claim(free=0)
     (line,) = flows.newest(1).run(conn)
     assert (line.counts, line.state, line.ended) == ("1 claimed", "running", 0)
     begin(conn, job)

@@ -11,7 +11,7 @@ from jobdeck.core.read.batch import as_viewer
 from jobdeck.core.read.stats.facets import Facet, Facets, of_group, of_jobs
 from tests.support.failed_runs import ERROR, of_coach, ran
 from tests.support.plans import Size, cost_of, fill
-from tests.support.queue import Connection, add, value
+from tests.support.queue import Connection
 
 
 def found(conn: Connection) -> Facets:
@@ -132,7 +132,7 @@ def test_any_payload_is_read(conn: Connection, payload: Any) -> None:
 
 
 def test_a_payload_that_is_huge_or_has_very_many_keys_is_counted_without_its_keys(conn: Connection) -> None:
-    text = value(conn, "SELECT string_agg(md5(n::text), '') FROM generate_series(1, 5000) AS n")
+    text = conn.value("SELECT string_agg(md5(n::text), '') FROM generate_series(1, 5000) AS n")
     ran(conn, 20, {"text": text}, "failed")
     ran(conn, 20, {f"key{number}": number for number in range(500)}, "failed")
     facets = found(conn)
@@ -155,7 +155,7 @@ def test_all_failed_runs_of_a_type_have_facets_together(conn: Connection) -> Non
 def test_the_jobs_of_a_filter_have_facets_by_their_payloads(conn: Connection) -> None:
     for coach in range(10):
         ran(conn, 10, {"coachId": f"c{coach}"})
-    jobs = [add(conn, "push", payload={"coachId": "c3", "n": n}).id for n in range(20)]
+    jobs = [conn.add("push", payload={"coachId": "c3", "n": n}).id for n in range(20)]
     facets = of_jobs("push", [*jobs, uuid4()]).run(conn)
     (odd, *_) = facets.odd
     assert (facets.read, odd.key, odd.value, odd.share, odd.usual) == (20, "coachId", "c3", 1.0, 0.1)

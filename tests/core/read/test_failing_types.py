@@ -13,7 +13,7 @@ from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health
 from tests.support.failed_runs import of_coach, ran
 from tests.support.health import findings
-from tests.support.queue import Connection, add, claim, finish_one, now, value
+from tests.support.queue import Connection
 from tests.support.run_history import History
 
 MINUTE = timedelta(minutes=1)
@@ -31,7 +31,7 @@ def history(conn: Connection) -> History:
 
 
 def test_a_type_that_fails_has_its_own_finding_with_the_counts(history: History) -> None:
-    at = now(history.conn)
+    at = history.conn.now()
     for hour in range(3, 100):
         history.ran(at - timedelta(hours=hour), succeeded=98, failed=2)
     history.ran(at, succeeded=108, retried=412)
@@ -39,13 +39,13 @@ def test_a_type_that_fails_has_its_own_finding_with_the_counts(history: History)
     assert finding.verdict is Verdict.CRITICAL
     words = f"push: 79 % of runs failed in the 15 minutes to {at:%H:%M}Z (412 of 520, usually 2.0 %); green by "
     assert finding.evidence.startswith(words)
-    assert finding.since == value(history.conn, "SELECT since FROM job_failing_types")
+    assert finding.since == history.conn.value("SELECT since FROM job_failing_types")
     assert health().run(history.conn).verdict is Verdict.CRITICAL
 
 
 def test_a_verdict_that_rises_names_the_payload_key_of_which_one_value_fails(history: History) -> None:
     of_coach(history.conn)
-    at = now(history.conn)
+    at = history.conn.now()
     history.ran(at, succeeded=279, retried=21)
     history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.02)")
     (finding,) = judged(history)
@@ -54,22 +54,22 @@ def test_a_verdict_that_rises_names_the_payload_key_of_which_one_value_fails(his
 
 
 def test_the_key_is_looked_for_once_while_a_verdict_lasts_and_again_when_it_rises(history: History) -> None:
-    at = now(history.conn)
+    at = history.conn.now()
     history.conn.execute("INSERT INTO job_types (task_type, warning_share, critical_share) VALUES ('push', 0.1, 0.8)")
     history.ran(at, succeeded=60, retried=40)
     assert history.judged(at) == "warning"
     of_coach(history.conn)
     history.ran(at, succeeded=60, retried=40)
     assert history.judged(at) == "warning"
-    assert value(history.conn, "SELECT facet_key FROM job_failing_types") is None
+    assert history.conn.value("SELECT facet_key FROM job_failing_types") is None
     history.ran(at, retried=1000)
     assert history.judged(at) == "critical"
-    assert value(history.conn, "SELECT facet_key FROM job_failing_types") == "coachId"
+    assert history.conn.value("SELECT facet_key FROM job_failing_types") == "coachId"
 
 
 def test_the_value_is_read_from_a_run_by_who_may_see_payloads(history: History) -> None:
     of_coach(history.conn)
-    history.ran(now(history.conn), succeeded=20, failed=20)
+    history.ran(history.conn.now(), succeeded=20, failed=20)
     judged(history)
     assert failing_types.facet_values().run(history.conn) == {"push": ("coachId", "bad")}
     with as_viewer(history.conn):
@@ -81,19 +81,19 @@ def test_the_value_is_read_from_a_run_by_who_may_see_payloads(history: History) 
 def test_a_long_key_is_cut(history: History) -> None:
     ran(history.conn, 100, {"k" * 200: 1})
     ran(history.conn, 20, {"k" * 200: 2}, "failed")
-    history.ran(now(history.conn), succeeded=20, failed=20)
+    history.ran(history.conn.now(), succeeded=20, failed=20)
     (finding,) = judged(history)
     assert f"one {'k' * 59}… fails 100 %" in finding.evidence
 
 
 def test_a_type_without_a_history_has_no_usual_share(history: History) -> None:
-    history.ran(now(history.conn), failed=30)
+    history.ran(history.conn.now(), failed=30)
     (finding,) = judged(history)
     assert "(30 of 30); green by" in finding.evidence
 
 
 def test_each_type_has_a_finding_of_its_own_name(history: History) -> None:
-    at = now(history.conn)
+    at = history.conn.now()
     for task_type in ("push", "pull"):
         History(history.conn, task_type).ran(at, failed=30)
     assert {finding.name for finding in judged(history)} == {"failures of push", "failures of pull"}
@@ -101,20 +101,20 @@ def test_each_type_has_a_finding_of_its_own_name(history: History) -> None:
 
 @pytest.mark.parametrize(("runs", "said"), [(19, "the last 19 runs failed"), (20, "100 % of runs failed")])
 def test_it_says_by_which_rule_the_type_fails(history: History, runs: int, said: str) -> None:
-    history.ran(now(history.conn), failed=runs)
+    history.ran(history.conn.now(), failed=runs)
     (finding,) = judged(history)
     assert said in finding.evidence
 
 
 def test_few_runs_that_failed_in_a_row_are_a_warning(history: History) -> None:
-    history.ran(now(history.conn), failed=3)
+    history.ran(history.conn.now(), failed=3)
     (finding,) = judged(history)
     words = "push: the last 3 runs failed; green after 15 minutes of good runs."
     assert (finding.verdict, finding.evidence) == (Verdict.WARNING, words)
 
 
 def test_few_runs_of_which_many_failed_end_with_good_ones(history: History) -> None:
-    at = now(history.conn)
+    at = history.conn.now()
     for before in range(12):
         history.ran(at - before * 2 * MINUTE, succeeded=1, failed=1)
     history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
@@ -125,13 +125,13 @@ def test_few_runs_of_which_many_failed_end_with_good_ones(history: History) -> N
 
 
 def test_an_incident_that_calms_down_says_since_when_and_until_when(history: History) -> None:
-    at = now(history.conn)
+    at = history.conn.now()
     history.ran(at - 20 * MINUTE, failed=30)
     assert history.judged(at - 20 * MINUTE) == "critical"
     history.ran(at, succeeded=100, failed=1)
     (finding,) = judged(history)
     assert finding.verdict is Verdict.CRITICAL
-    calm = value(history.conn, "SELECT calm_since FROM job_failing_types")
+    calm = history.conn.value("SELECT calm_since FROM job_failing_types")
     words = (
         f"push: recovering since {calm:%H:%M}Z: 1.0 % of runs failed in the 15 minutes to {calm:%H:%M}Z (1 of 101); "
     )
@@ -140,13 +140,13 @@ def test_an_incident_that_calms_down_says_since_when_and_until_when(history: His
 
 
 def test_an_incident_that_is_less_bad_and_goes_on_is_not_called_a_recovery(history: History) -> None:
-    at = now(history.conn)
+    at = history.conn.now()
     history.ran(at - 20 * MINUTE, failed=30)
     assert history.judged(at - 20 * MINUTE) == "critical"
     history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
     history.ran(at, succeeded=70, failed=30)
     (finding,) = judged(history)
-    calm = value(history.conn, "SELECT calm_since FROM job_failing_types")
+    calm = history.conn.value("SELECT calm_since FROM job_failing_types")
     assert finding.verdict is Verdict.CRITICAL
     assert finding.evidence == (
         f"push: 30 % of runs failed in the 15 minutes to {calm:%H:%M}Z (30 of 100); critical until {calm:%H:%M}Z, and "
@@ -155,7 +155,7 @@ def test_an_incident_that_is_less_bad_and_goes_on_is_not_called_a_recovery(histo
 
 
 def test_it_says_of_which_time_the_runs_are_where_nobody_judges_any_more(history: History) -> None:
-    at = now(history.conn) - 6 * MINUTE
+    at = history.conn.now() - 6 * MINUTE
     history.ran(at, succeeded=20, failed=80)
     assert history.judged(at) == "critical"
     (finding,) = findings(history.conn, failing_types.SIGNAL)
@@ -163,7 +163,7 @@ def test_it_says_of_which_time_the_runs_are_where_nobody_judges_any_more(history
 
 
 def test_a_paused_type_keeps_what_was_found_and_says_since_when(history: History) -> None:
-    at = now(history.conn) - 30 * MINUTE
+    at = history.conn.now() - 30 * MINUTE
     history.ran(at, succeeded=15, failed=85)
     assert history.judged(at) == "critical"
     history.conn.execute("INSERT INTO job_types (task_type, paused_at) VALUES ('push', %s)", (at + MINUTE,))
@@ -173,7 +173,7 @@ def test_a_paused_type_keeps_what_was_found_and_says_since_when(history: History
 
 
 def test_a_type_without_runs_keeps_what_was_found_and_ends_as_a_note(history: History) -> None:
-    at = now(history.conn) - 30 * MINUTE
+    at = history.conn.now() - 30 * MINUTE
     history.ran(at, succeeded=60, failed=40)
     history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
     assert history.judged(at) == "warning"
@@ -186,14 +186,14 @@ def test_a_type_without_runs_keeps_what_was_found_and_ends_as_a_note(history: Hi
 
 
 def test_jobs_lost_and_a_new_error_are_one_finding_with_the_share(conn: Connection) -> None:
-    at = now(conn) - MINUTE
+    at = conn.now() - MINUTE
     for number in range(30):
-        add(conn, "push", payload={"n": number}, run_at=at)
-    held = claim(conn, ("push",), limit=30)
+        conn.add("push", payload={"n": number}, run_at=at)
+    held = conn.claim(("push",), limit=30)
     for number, job in enumerate(held):
-        finish_one(conn, job, "failed", error=f"vendor answered {number}", error_kind="VendorError", permanent=True)
+        conn.finish_one(job, "failed", error=f"vendor answered {number}", error_kind="VendorError", permanent=True)
     assert len(held) == 30
-    History(conn, "push").ran(now(conn), succeeded=1000)
+    History(conn, "push").ran(conn.now(), succeeded=1000)
     conn.execute("SELECT job_stats_compact(1000)")
     (finding,) = judged(History(conn, "push"))
     assert finding.verdict is Verdict.WARNING
@@ -208,7 +208,7 @@ def test_jobs_lost_and_a_new_error_are_one_finding_with_the_share(conn: Connecti
 def test_a_new_error_whose_runs_were_pruned_has_its_pattern_and_one_that_was_erased_has_no_words(
     history: History,
 ) -> None:
-    at = now(history.conn)
+    at = history.conn.now()
     history.ran(at, succeeded=1000)
     history.erred(at, "new", 20)
     history.add_up()
@@ -223,7 +223,7 @@ def test_a_new_error_whose_runs_were_pruned_has_its_pattern_and_one_that_was_era
 
 
 def test_a_muted_type_is_named_and_is_no_alarm(history: History) -> None:
-    history.ran(now(history.conn), failed=30)
+    history.ran(history.conn.now(), failed=30)
     history.conn.execute(
         "INSERT INTO job_types (task_type, muted_until, muted_by) VALUES ('push', now() + interval '1 hour', 'kim')"
     )
@@ -237,5 +237,5 @@ def test_a_muted_type_is_named_and_is_no_alarm(history: History) -> None:
 
 
 def test_a_type_that_does_not_fail_has_no_finding(history: History) -> None:
-    history.ran(now(history.conn), succeeded=1000)
+    history.ran(history.conn.now(), succeeded=1000)
     assert judged(history) == []

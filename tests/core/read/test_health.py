@@ -11,20 +11,7 @@ from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.queue import leases, operator, presence
 from jobdeck.core.read.verdict.health import health
 from tests.support.health import announce, called, finding, judged
-from tests.support.queue import (
-    ACTOR,
-    WORKER,
-    Connection,
-    add,
-    add_waiting,
-    advance,
-    claim,
-    claim_one,
-    finish_one,
-    now,
-    reap,
-    run_once,
-)
+from tests.support.queue import ACTOR, WORKER, Connection
 
 MINUTE = timedelta(minutes=1)
 SECOND = timedelta(seconds=1)
@@ -33,7 +20,7 @@ SECOND = timedelta(seconds=1)
 @pytest.mark.slow
 def test_a_queue_with_a_worker_and_nothing_amiss_is_ok(conn: Connection) -> None:
     announce(conn)
-    add(conn, run_at=now(conn) + timedelta(hours=1))
+    conn.add(run_at=conn.now() + timedelta(hours=1))
     told = health().run(conn)
     assert told.verdict is Verdict.OK
     assert {found.signal for found in told.findings} == {
@@ -47,9 +34,9 @@ def test_the_worst_finding_is_the_verdict_and_comes_first(conn: Connection) -> N
     announce(conn)
     operator.pause(conn, reason=None, actor=ACTOR)
     assert health().run(conn).verdict is Verdict.PAUSED
-    series = add(conn, recurrence_interval_minutes=60)
+    series = conn.add(recurrence_interval_minutes=60)
     operator.resume(conn, actor=ACTOR)
-    run_once(conn, outcome="failed", permanent=True)
+    conn.run_once(outcome="failed", permanent=True)
     operator.pause(conn, reason=None, actor=ACTOR)
     told = health().run(conn)
     assert (told.verdict, told.findings[0].signal) == (Verdict.WARNING, "recurring jobs")
@@ -67,8 +54,8 @@ class TestProcessing:
         assert found.since is not None
 
     def test_a_pause_whose_time_is_up_is_none(self, conn: Connection) -> None:
-        operator.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + MINUTE)
-        advance(conn, 2 * MINUTE)
+        operator.pause(conn, reason=None, actor=ACTOR, resume_at=conn.now() + MINUTE)
+        conn.advance(2 * MINUTE)
         assert finding(conn, "processing").verdict is Verdict.OK
 
     def test_a_missing_settings_row_is_critical(self, conn: Connection) -> None:
@@ -98,7 +85,7 @@ class TestWorkersAndTicks:
         self, conn: Connection, age: timedelta, verdict: Verdict, status: str
     ) -> None:
         called(conn, status=status)
-        advance(conn, age)
+        conn.advance(age)
         assert finding(conn, "workers").verdict is verdict
 
     @pytest.mark.parametrize(
@@ -107,19 +94,19 @@ class TestWorkersAndTicks:
     )
     def test_a_standing_worker(self, conn: Connection, age: timedelta, verdict: Verdict) -> None:
         announce(conn)
-        advance(conn, age)
+        conn.advance(age)
         assert finding(conn, "workers").verdict is verdict
 
     @pytest.mark.parametrize("source", ["manual", "cli"])
     def test_a_cycle_by_hand_does_not_hide_a_dead_scheduler(self, conn: Connection, source: str) -> None:
         called(conn)
-        advance(conn, 20 * MINUTE)
+        conn.advance(20 * MINUTE)
         called(conn, source=source)
         assert finding(conn, "workers").verdict is Verdict.CRITICAL
 
     def test_a_cycle_that_ended_in_an_error_is_not_a_completed_one(self, conn: Connection) -> None:
         called(conn)
-        advance(conn, 20 * MINUTE)
+        conn.advance(20 * MINUTE)
         called(conn, status="error")
         assert finding(conn, "workers").verdict is Verdict.CRITICAL
 
@@ -127,15 +114,15 @@ class TestWorkersAndTicks:
         self, conn: Connection
     ) -> None:
         called(conn)
-        advance(conn, 3 * MINUTE)
+        conn.advance(3 * MINUTE)
         assert finding(conn, "workers").evidence == (
             "The scheduler, which called 3m ago and is expected every 5m, does the work; no worker is connected."
         )
 
     def test_a_worker_that_was_killed_is_missed_at_once(self, conn: Connection) -> None:
         announce(conn)
-        heard = now(conn)
-        advance(conn, 3 * MINUTE)
+        heard = conn.now()
+        conn.advance(3 * MINUTE)
         found = finding(conn, "workers")
         assert (found.verdict, found.evidence) == (Verdict.WARNING, "No worker is alive; the last one died 3m ago.")
         assert found.since is not None
@@ -145,7 +132,7 @@ class TestWorkersAndTicks:
         self, conn: Connection
     ) -> None:
         called(conn, source="embedded")
-        advance(conn, 3 * MINUTE)
+        conn.advance(3 * MINUTE)
         found = finding(conn, "workers")
         assert (found.verdict, found.since) == (Verdict.OK, None)
         assert found.evidence == "The last worker was active 3m ago; up to 10m is normal."
@@ -153,7 +140,7 @@ class TestWorkersAndTicks:
     def test_the_cycles_of_a_timer_are_the_scheduler_as_well(self, conn: Connection) -> None:
         called(conn, source="timer")
         assert finding(conn, "workers").verdict is Verdict.OK
-        advance(conn, 11 * MINUTE)
+        conn.advance(11 * MINUTE)
         assert finding(conn, "workers").verdict is Verdict.WARNING
 
     def test_the_scheduler_of_the_original_counts(self, conn: Connection) -> None:
@@ -163,7 +150,7 @@ class TestWorkersAndTicks:
     def test_the_scheduler_of_another_runner_may_stop_once_that_runner_has_no_jobs(self, conn: Connection) -> None:
         conn.execute("UPDATE job_queue_settings SET held_by = 'another runner'")
         conn.execute("INSERT INTO job_worker_runs (source, status, completed_at) VALUES ('its_cron', 'ok', now())")
-        advance(conn, 20 * MINUTE)
+        conn.advance(20 * MINUTE)
         announce(conn)
         assert finding(conn, "trigger").verdict is Verdict.WARNING
         conn.execute("UPDATE job_queue_settings SET held_by = NULL")
@@ -186,8 +173,8 @@ class TestDueJobs:
         self, conn: Connection, late: timedelta, verdict: Verdict
     ) -> None:
         announce(conn)
-        oldest = add_waiting(conn, now(conn) - late)
-        add(conn, "beta")
+        oldest = conn.add_waiting(conn.now() - late)
+        conn.add("beta")
         told = health().run(conn)
         assert told.oldest_due == oldest.run_at
         found = finding(conn, "due jobs")
@@ -195,10 +182,10 @@ class TestDueJobs:
 
     def test_it_names_the_type_and_what_it_waits_for(self, conn: Connection) -> None:
         announce(conn)
-        add_waiting(conn, now(conn) - 6 * MINUTE)
+        conn.add_waiting(conn.now() - 6 * MINUTE)
         assert finding(conn, "due jobs").evidence == "Oldest job waiting 6m: alpha."
-        add_waiting(conn, now(conn) - 7 * MINUTE)
-        claim(conn, limit=1)
+        conn.add_waiting(conn.now() - 7 * MINUTE)
+        conn.claim(limit=1)
         assert finding(conn, "due jobs").evidence == (
             "Oldest job waiting 6m: alpha. The only thread slot of the worker that handles this type is busy; the "
             "longest run is at 0s."
@@ -206,14 +193,14 @@ class TestDueJobs:
 
     def test_lateness_is_neutral_while_paused(self, conn: Connection) -> None:
         announce(conn)
-        add_waiting(conn, now(conn) - timedelta(hours=1))
+        conn.add_waiting(conn.now() - timedelta(hours=1))
         operator.pause(conn, reason=None, actor=ACTOR)
         assert finding(conn, "due jobs").verdict is Verdict.PAUSED
         assert health().run(conn).verdict is Verdict.PAUSED
 
     def test_jobs_of_a_paused_type_are_not_late(self, conn: Connection) -> None:
         announce(conn)
-        add_waiting(conn, now(conn) - timedelta(hours=1))
+        conn.add_waiting(conn.now() - timedelta(hours=1))
         operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
         assert finding(conn, "due jobs").verdict is Verdict.OK
         operator.resume(conn, actor=ACTOR, task_type="alpha")
@@ -221,18 +208,18 @@ class TestDueJobs:
 
     def test_jobs_that_wait_for_another_or_behind_a_key_are_not_late(self, conn: Connection) -> None:
         announce(conn)
-        long_ago = now(conn) - timedelta(hours=1)
-        add(conn, concurrency_key="k", run_at=long_ago)
-        claim_one(conn)
-        add(conn, concurrency_key="k", run_at=long_ago)
-        later = add(conn, run_at=now(conn) + timedelta(hours=1))
-        add(conn, blocked_by=later.id, run_at=long_ago)
+        long_ago = conn.now() - timedelta(hours=1)
+        conn.add(concurrency_key="k", run_at=long_ago)
+        conn.claim_one()
+        conn.add(concurrency_key="k", run_at=long_ago)
+        later = conn.add(run_at=conn.now() + timedelta(hours=1))
+        conn.add(blocked_by=later.id, run_at=long_ago)
         assert finding(conn, "due jobs").verdict is Verdict.OK
 
     def test_a_job_that_was_due_before_it_was_created_waits_since_its_creation(self, conn: Connection) -> None:
         announce(conn)
-        long = add_waiting(conn, now(conn) - 6 * MINUTE)
-        add(conn, run_at=now(conn) - timedelta(days=2526))
+        long = conn.add_waiting(conn.now() - 6 * MINUTE)
+        conn.add(run_at=conn.now() - timedelta(days=2526))
         found = finding(conn, "due jobs")
         assert (found.verdict, found.since) == (Verdict.WARNING, long.run_at)
 
@@ -240,15 +227,15 @@ class TestDueJobs:
 class TestRunningJobs:
     def test_a_lease_that_is_valid_is_ok_and_one_that_has_expired_is_critical(self, conn: Connection) -> None:
         announce(conn)
-        add(conn)
-        claim_one(conn)
+        conn.add()
+        conn.claim_one()
         assert finding(conn, "running jobs").verdict is Verdict.OK
-        advance(conn, 61 * SECOND)
+        conn.advance(61 * SECOND)
         found = finding(conn, "running jobs")
         assert found.verdict is Verdict.CRITICAL
         assert found.since is not None
-        assert found.since < now(conn)
-        reap(conn)
+        assert found.since < conn.now()
+        conn.reap()
         assert finding(conn, "running jobs").verdict is Verdict.OK
 
     @pytest.mark.parametrize(
@@ -264,9 +251,9 @@ class TestRunningJobs:
         self, conn: Connection, jobs: int, alive: bool, words: str
     ) -> None:
         for _ in range(jobs):
-            add(conn)
-        claim(conn, limit=jobs)
-        advance(conn, 2 * MINUTE)
+            conn.add()
+        conn.claim(limit=jobs)
+        conn.advance(2 * MINUTE)
         if alive:
             announce(conn)
         assert finding(conn, "running jobs").evidence == words
@@ -285,9 +272,9 @@ class TestLongRuns:
     def test_a_run_is_warned_of_from_80_percent_of_its_timeout_on(
         self, conn: Connection, ran: timedelta, warned: bool
     ) -> None:
-        add(conn)
-        claim_one(conn)
-        advance(conn, ran)
+        conn.add()
+        conn.claim_one()
+        conn.advance(ran)
         found = self.long_runs(conn, self.TIMEOUTS)
         assert [one.verdict for one in found] == [Verdict.WARNING] * warned
         assert all("alpha" in one.evidence for one in found)
@@ -295,67 +282,67 @@ class TestLongRuns:
 
     def test_each_type_has_a_timeout_of_its_own_and_the_longest_run_is_named(self, conn: Connection) -> None:
         for task_type in ("beta", "alpha", "delta", "gamma"):
-            add(conn, task_type)
-            claim_one(conn, [task_type])
-            advance(conn, SECOND)
-        advance(conn, 45 * SECOND)
+            conn.add(task_type)
+            conn.claim_one([task_type])
+            conn.advance(SECOND)
+        conn.advance(45 * SECOND)
         (found,) = self.long_runs(conn, self.TIMEOUTS)
         assert found.evidence.startswith("2 ")
         assert "alpha the longest" in found.evidence
 
     def test_a_run_whose_lease_is_over_is_stuck_and_no_long_one(self, conn: Connection) -> None:
-        add(conn)
-        claim_one(conn)
-        advance(conn, 5 * MINUTE)
+        conn.add()
+        conn.claim_one()
+        conn.advance(5 * MINUTE)
         assert self.long_runs(conn, self.TIMEOUTS) == []
         assert finding(conn, "running jobs").verdict is Verdict.CRITICAL
 
     def test_who_knows_no_timeouts_does_not_judge_by_them(self, conn: Connection) -> None:
-        add(conn)
-        claim_one(conn)
-        advance(conn, 45 * SECOND)
+        conn.add()
+        conn.claim_one()
+        conn.advance(45 * SECOND)
         assert self.long_runs(conn, None) == []
 
 
 class TestRecurringJobs:
     def test_that_there_is_none_is_said(self, conn: Connection) -> None:
-        add(conn)
-        ended = add(conn, recurrence_interval_minutes=5)
+        conn.add()
+        ended = conn.add(recurrence_interval_minutes=5)
         operator.cancel(conn, [ended.id], actor=ACTOR)
         assert finding(conn, "recurring jobs").evidence == "No recurring jobs."
-        add(conn, recurrence_interval_minutes=5)
+        conn.add(recurrence_interval_minutes=5)
         assert finding(conn, "recurring jobs").evidence == "No recurring job failed in its last cycle."
 
     @pytest.mark.slow
     def test_a_streak_of_failures_warns_and_from_three_on_is_critical(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, "beta", recurrence_interval_minutes=60, run_at=now(conn) + timedelta(days=1))
-        add(conn, recurrence_interval_minutes=5)
+        conn.add("beta", recurrence_interval_minutes=60, run_at=conn.now() + timedelta(days=1))
+        conn.add(recurrence_interval_minutes=5)
         verdicts = []
         for _ in range(4):
-            run_once(conn, outcome="failed", permanent=True)
+            conn.run_once(outcome="failed", permanent=True)
             verdicts.append(finding(conn, "recurring jobs").verdict)
-            advance(conn, 5 * MINUTE)
+            conn.advance(5 * MINUTE)
         assert verdicts == [Verdict.WARNING, Verdict.WARNING, Verdict.CRITICAL, Verdict.CRITICAL]
         assert finding(conn, "recurring jobs").evidence == "1 recurring job fails: alpha for 4 cycles in a row."
-        run_once(conn)
+        conn.run_once()
         assert finding(conn, "recurring jobs").verdict is Verdict.OK
 
     def test_the_streak_does_not_vanish_while_the_next_cycle_runs(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, recurrence_interval_minutes=5)
+        conn.add(recurrence_interval_minutes=5)
         for _ in range(3):
-            run_once(conn, outcome="failed", permanent=True)
-            advance(conn, 5 * MINUTE)
-        claimed = claim_one(conn)
+            conn.run_once(outcome="failed", permanent=True)
+            conn.advance(5 * MINUTE)
+        claimed = conn.claim_one()
         assert finding(conn, "recurring jobs").verdict is Verdict.CRITICAL
-        finish_one(conn, claimed)
+        conn.finish_one(claimed)
         assert finding(conn, "recurring jobs").verdict is Verdict.OK
 
     def test_a_retry_within_a_cycle_is_no_streak(self, conn: Connection) -> None:
         announce(conn)
-        add(conn, recurrence_interval_minutes=60)
-        run_once(conn, outcome="failed")
+        conn.add(recurrence_interval_minutes=60)
+        conn.run_once(outcome="failed")
         assert finding(conn, "recurring jobs").verdict is Verdict.OK
 
 
@@ -365,21 +352,21 @@ class TestCycles:
     ) -> None:
         announce(conn)
         presence.open_worker_run(conn, source="embedded", worker_id="gone")
-        advance(conn, 16 * MINUTE)
+        conn.advance(16 * MINUTE)
         assert finding(conn, "cycles").verdict is Verdict.OK
 
     def test_an_open_cycle_older_than_its_budget_has_crashed(self, conn: Connection) -> None:
         announce(conn)
         presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
-        advance(conn, 14 * MINUTE)
+        conn.advance(14 * MINUTE)
         assert finding(conn, "cycles").verdict is Verdict.OK
-        advance(conn, 2 * MINUTE)
+        conn.advance(2 * MINUTE)
         assert finding(conn, "cycles").verdict is Verdict.CRITICAL
 
     def test_a_call_of_another_runner_that_never_ended_is_a_warning(self, conn: Connection) -> None:
         announce(conn)
         conn.execute("INSERT INTO job_worker_runs (source) VALUES ('its_cron')")
-        advance(conn, 16 * MINUTE)
+        conn.advance(16 * MINUTE)
         found = finding(conn, "cycles")
         assert found.verdict is Verdict.WARNING
         assert found.evidence.startswith("1 call of another runner started in the last day and never ended.")
@@ -387,7 +374,7 @@ class TestCycles:
     def test_a_crash_is_forgotten_after_a_day(self, conn: Connection) -> None:
         announce(conn)
         presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
-        advance(conn, timedelta(days=1, minutes=1))
+        conn.advance(timedelta(days=1, minutes=1))
         assert finding(conn, "cycles").verdict is Verdict.OK
 
 
@@ -411,18 +398,18 @@ class TestFigures:
         assert told.last_minute == (4, 6)
 
     def test_failures_of_the_last_hour(self, conn: Connection) -> None:
-        add(conn)
-        run_once(conn, outcome="failed", permanent=True)
+        conn.add()
+        conn.run_once(outcome="failed", permanent=True)
         assert health().run(conn).failed_last_hour == 1
-        advance(conn, timedelta(minutes=62))
+        conn.advance(timedelta(minutes=62))
         assert health().run(conn).failed_last_hour == 0
 
     @pytest.mark.slow
     def test_a_job_that_failed_because_its_last_run_was_lost_is_a_failure(self, conn: Connection) -> None:
-        add(conn, max_attempts=1)
-        claim_one(conn)
-        advance(conn, 2 * MINUTE)
-        reap(conn)
+        conn.add(max_attempts=1)
+        conn.claim_one()
+        conn.advance(2 * MINUTE)
+        conn.reap()
         assert health().run(conn).failed_last_hour == 1
 
     def test_the_last_trigger_is_the_newest_cycle_whoever_set_it_going(self, conn: Connection) -> None:
@@ -432,7 +419,7 @@ class TestFigures:
         last = health().run(conn).last_trigger
         assert last is not None
         assert (last.source, last.status) == ("manual", "ok")
-        assert claim(conn) == []
+        assert conn.claim() == []
 
 
 class TestLimits:
@@ -459,9 +446,9 @@ class TestLimits:
     def test_more_silent_workers_than_are_named_are_mentioned(self, conn: Connection) -> None:
         for number in range(6):
             announce(conn, f"w{number}")
-            add(conn)
-            claim_one(conn, worker=f"w{number}")
-        advance(conn, 5 * MINUTE)
+            conn.add()
+            conn.claim_one(worker=f"w{number}")
+        conn.advance(5 * MINUTE)
         evidence = finding(conn, "silent workers").evidence
         assert (evidence.count(" for 5m (1 job)"), evidence.endswith(" and others.")) == (5, True)
 

@@ -14,31 +14,14 @@ from jobdeck.core.read import history, jobs, reports
 from jobdeck.core.read.report_types import left_lying
 from jobdeck.core.read.stats import error_groups
 from tests.support.health import announce, called
-from tests.support.queue import (
-    ACTOR,
-    WORKER,
-    Connection,
-    add,
-    add_waiting,
-    advance,
-    audit_rows,
-    changes_nothing,
-    claim,
-    claim_one,
-    job_row,
-    lose,
-    now,
-    reap,
-    run_once,
-    value,
-)
+from tests.support.queue import ACTOR, WORKER, Connection
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
 
 
 def fail(conn: Connection, error: str, *, task_type: str = "alpha", **fields: object) -> None:
-    run_once(conn, (task_type,), outcome="failed", error=error, error_kind="vendor", **fields)
+    conn.run_once((task_type,), outcome="failed", error=error, error_kind="vendor", **fields)
 
 
 class TestCron:
@@ -50,29 +33,29 @@ class TestCron:
 
     def test_triggers_are_newest_first_with_their_http_status(self, conn: Connection) -> None:
         called(conn)
-        advance(conn, 5 * MINUTE)
+        conn.advance(5 * MINUTE)
         called(conn, http_status=500, status="error")
         assert [(run.http_status, run.status) for run in reports.cron().run(conn).runs] == [(500, "error"), (200, "ok")]
 
     def test_a_trigger_that_claimed_less_than_was_due_left_the_rest_lying(self, conn: Connection) -> None:
         for _ in range(3):
-            add(conn)
+            conn.add()
         called(conn, claimed=1)
         called(conn, claimed=3)
         called(conn, status="paused")
         assert [left_lying(run) for run in reports.cron().run(conn).runs] == [0, 0, 2]
 
     def test_overdue_are_the_jobs_late_by_a_tick_that_wait_for_no_other(self, conn: Connection) -> None:
-        late = add_waiting(conn, now(conn) - 6 * MINUTE)
-        add_waiting(conn, now(conn) - 4 * MINUTE)
-        add(conn, run_at=now(conn) - 6 * MINUTE)
-        add_waiting(conn, now(conn) - HOUR, blocked_by=late.id)
+        late = conn.add_waiting(conn.now() - 6 * MINUTE)
+        conn.add_waiting(conn.now() - 4 * MINUTE)
+        conn.add(run_at=conn.now() - 6 * MINUTE)
+        conn.add_waiting(conn.now() - HOUR, blocked_by=late.id)
         assert [job.id for job in reports.cron().run(conn).overdue] == [late.id]
 
     def test_running_jobs_are_told_with_their_leases_and_series_by_their_due_time(self, conn: Connection) -> None:
-        later = add(conn, "beta", recurrence_interval_minutes=60, run_at=now(conn) + HOUR)
-        sooner = add(conn, recurrence_interval_minutes=60)
-        claim_one(conn)
+        later = conn.add("beta", recurrence_interval_minutes=60, run_at=conn.now() + HOUR)
+        sooner = conn.add(recurrence_interval_minutes=60)
+        conn.claim_one()
         told = reports.cron().run(conn)
         assert [job.id for job in told.running] == [sooner.id]
         assert told.running[0].lease_expires_at is not None
@@ -80,8 +63,8 @@ class TestCron:
 
     @pytest.mark.slow
     def test_looking_changes_nothing(self, conn: Connection) -> None:
-        add(conn)
-        with changes_nothing(conn):
+        conn.add()
+        with conn.changes_nothing():
             reports.cron().run(conn)
             reports.errors().run(conn)
             reports.worker_report().run(conn)
@@ -91,9 +74,9 @@ class TestCron:
 class TestErrors:
     def test_runs_that_failed_alike_are_one_group_with_counts_and_times(self, conn: Connection) -> None:
         for number in (1, 2):
-            add(conn, max_attempts=1)
+            conn.add(max_attempts=1)
             fail(conn, f"MetaCTF answered 503 after {number} s")
-        add(conn, "beta", max_attempts=1)
+        conn.add("beta", max_attempts=1)
         fail(conn, "no such mailbox", task_type="beta")
         beta, alpha = error_groups.groups().run(conn)
         assert (alpha.task_type, alpha.count, alpha.jobs, alpha.failed, alpha.waiting) == ("alpha", 2, 2, 2, 0)
@@ -102,23 +85,23 @@ class TestErrors:
 
     def test_the_course_is_told_by_the_hour_oldest_first(self, conn: Connection) -> None:
         for hours in (3, 1):
-            add(conn, max_attempts=1)
+            conn.add(max_attempts=1)
             fail(conn, "boom")
-            advance(conn, hours * HOUR + MINUTE)
+            conn.advance(hours * HOUR + MINUTE)
         (trend,) = error_groups.groups().run(conn)
         assert len(trend.hours) == 24
         assert sum(trend.hours) == 2
         assert (trend.hours[-2], trend.hours[-5]) == (1, 1)
 
     def test_what_is_older_than_a_day_is_counted_and_has_no_place_in_the_course(self, conn: Connection) -> None:
-        add(conn, max_attempts=1)
+        conn.add(max_attempts=1)
         fail(conn, "boom")
-        advance(conn, 30 * HOUR)
+        conn.advance(30 * HOUR)
         (trend,) = error_groups.groups().run(conn)
         assert (trend.count, sum(trend.hours)) == (1, 0)
 
     def test_a_job_stands_in_the_group_of_its_newest_failure_only(self, conn: Connection) -> None:
-        add(conn, max_attempts=2)
+        conn.add(max_attempts=2)
         fail(conn, "first way", retry_after=0)
         fail(conn, "second way", retry_after=0)
         second, first = error_groups.groups().run(conn)
@@ -128,7 +111,7 @@ class TestErrors:
     def test_a_job_that_will_be_tried_again_waits_and_one_that_was_retried_by_hand_is_in_no_group(
         self, conn: Connection
     ) -> None:
-        job = add(conn, max_attempts=9)
+        job = conn.add(max_attempts=9)
         fail(conn, "boom")
         assert error_groups.groups().run(conn)[0].waiting == 1
         operator.retry(conn, [job.id], actor=ACTOR)
@@ -137,24 +120,24 @@ class TestErrors:
 
     @pytest.mark.slow
     def test_lost_runs_are_a_group_as_well(self, conn: Connection) -> None:
-        add(conn, max_attempts=1)
-        claim_one(conn)
-        lose(conn)
+        conn.add(max_attempts=1)
+        conn.claim_one()
+        conn.lose()
         (trend,) = error_groups.groups().run(conn)
         assert trend.failed == 1
 
     def test_the_jobs_alike_are_those_that_failed_and_then_those_that_wait(self, conn: Connection) -> None:
-        waits = add(conn, max_attempts=9)
+        waits = conn.add(max_attempts=9)
         fail(conn, "boom")
         failed = []
         for _ in range(2):
-            failed.append(add(conn, max_attempts=1).id)
+            failed.append(conn.add(max_attempts=1).id)
             fail(conn, "boom")
-        done = add(conn, max_attempts=1)
+        done = conn.add(max_attempts=1)
         fail(conn, "boom")
         operator.retry(conn, [done.id], actor=ACTOR)
-        run_once(conn)
-        other = add(conn, max_attempts=1)
+        conn.run_once()
+        other = conn.add(max_attempts=1)
         fail(conn, "another way")
         trend = next(trend for trend in error_groups.groups().run(conn) if trend.sample == "boom")
         found = error_groups.alike(*trend.key).run(conn)
@@ -168,24 +151,24 @@ class TestWorkerReport:
         announce(conn)
         announce(conn, "worker-2", types=("beta", "gamma"))
         for task_type in ("alpha", "alpha", "beta", "delta", "epsilon"):
-            add(conn, task_type)
+            conn.add(task_type)
         told = reports.worker_report().run(conn)
         assert [worker.id for worker in told.workers] == [WORKER, "worker-2"]
         assert told.unhandled == ("delta", "epsilon")
-        advance(conn, 3 * MINUTE)
+        conn.advance(3 * MINUTE)
         assert reports.worker_report().run(conn).unhandled == ("alpha", "beta", "delta", "epsilon")
 
     def test_what_runs_is_told_with_who_runs_it(self, conn: Connection) -> None:
-        add(conn)
-        claim_one(conn)
+        conn.add()
+        conn.claim_one()
         assert [job.locked_by for job in reports.worker_report().run(conn).running] == [WORKER]
 
 
 class TestDigest:
     def test_what_finished_failed_and_was_done_in_the_shift(self, conn: Connection) -> None:
-        add(conn)
-        run_once(conn)
-        failing = add(conn, max_attempts=1)
+        conn.add()
+        conn.run_once()
+        failing = conn.add(max_attempts=1)
         fail(conn, "boom")
         operator.retry(conn, [failing.id], actor=ACTOR)
         operator.cancel(conn, [failing.id], actor="bo@local")
@@ -204,25 +187,25 @@ class TestDigest:
         assert told.at - told.since == 8 * HOUR
 
     def test_what_came_before_the_shift_is_not_in_it_and_an_error_of_old_is_not_new(self, conn: Connection) -> None:
-        add(conn, max_attempts=1)
+        conn.add(max_attempts=1)
         fail(conn, "boom")
         operator.pause(conn, reason=None, actor=ACTOR)
         operator.resume(conn, actor=ACTOR)
-        add(conn, "beta", max_attempts=1)
+        conn.add("beta", max_attempts=1)
         fail(conn, "of old", task_type="beta")
-        advance(conn, 9 * HOUR)
-        add(conn, "beta", max_attempts=1)
+        conn.advance(9 * HOUR)
+        conn.add("beta", max_attempts=1)
         fail(conn, "of old", task_type="beta")
         told = reports.digest(8 * HOUR).run(conn)
         assert (told.succeeded, told.failed, told.actions, told.pauses) == (0, 1, (), ())
         assert [(trend.sample, told.is_new(trend)) for trend in told.errors] == [("of old", False)]
 
     def test_counts_begin_with_the_schema_and_the_digest_says_so(self, conn: Connection) -> None:
-        advance(conn, timedelta(days=1))
+        conn.advance(timedelta(days=1))
         told = reports.digest(timedelta(days=3)).run(conn)
         assert told.at - told.since == timedelta(days=3)
-        assert told.counted_since == value(conn, "SELECT stats_since FROM job_queue_settings")
-        advance(conn, timedelta(days=3))
+        assert told.counted_since == conn.value("SELECT stats_since FROM job_queue_settings")
+        conn.advance(timedelta(days=3))
         told = reports.digest(timedelta(days=3)).run(conn)
         assert timedelta(0) <= told.since - told.counted_since < timedelta(minutes=5)
 
@@ -230,15 +213,15 @@ class TestDigest:
     def test_counts_are_whole_however_long_the_shift_was(self, conn: Connection, hours: int) -> None:
         for ago in (24 * 28, 20, 2):
             for _ in range(2):
-                add(conn)
-                run_once(conn)
+                conn.add()
+                conn.run_once()
             conn.execute("SELECT job_stats_compact(1000)" if ago > 2 else "SELECT 1")
-            advance(conn, ago * HOUR)
+            conn.advance(ago * HOUR)
         told = reports.digest(hours * HOUR).run(conn)
         assert told.succeeded == {3: 2, 30: 4, 24 * 29: 6}[hours]
 
     def test_the_audit_comes_with_the_digest_of_the_same_time(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         operator.cancel(conn, [job.id], actor=ACTOR)
         told = reports.audit(HOUR).run(conn)
         assert [line.entry.action for line in told.lines] == ["cancel"]
@@ -251,29 +234,29 @@ def lines(conn: Connection) -> list[tuple[str, int, bool]]:
 
 class TestActions:
     def test_the_actions_on_ten_jobs_in_a_row_are_one_line_with_the_newest(self, conn: Connection) -> None:
-        jobs = [add(conn, name).id for name in ("alpha", "beta") * 6]
+        jobs = [conn.add(name).id for name in ("alpha", "beta") * 6]
         operator.cancel(conn, jobs[:1], actor=ACTOR)
         operator.pause(conn, reason=None, actor=ACTOR)
         operator.cancel(conn, jobs[1:], actor=ACTOR)
         operator.resume(conn, actor=ACTOR)
         assert lines(conn) == [("resume", 1, False), ("cancel", 11, True), ("pause", 1, False), ("cancel", 1, False)]
-        newest = value(conn, "SELECT max(id) FROM job_audit WHERE action = 'cancel'")
+        newest = conn.value("SELECT max(id) FROM job_audit WHERE action = 'cancel'")
         assert history.actions(since=HOUR).run(conn)[1].entry.id == newest
 
     def test_nine_jobs_in_a_row_have_a_line_each(self, conn: Connection) -> None:
-        operator.cancel(conn, [add(conn).id for _ in range(9)], actor=ACTOR)
+        operator.cancel(conn, [conn.add().id for _ in range(9)], actor=ACTOR)
         assert lines(conn) == [("cancel", 1, False)] * 9
 
     def test_few_jobs_of_several_types_have_a_line_each_with_its_own_type(self, conn: Connection) -> None:
-        operator.cancel(conn, [add(conn, name).id for name in ("alpha", "beta")], actor=ACTOR)
+        operator.cancel(conn, [conn.add(name).id for name in ("alpha", "beta")], actor=ACTOR)
         assert lines(conn) == [("cancel", 1, False)] * 2
 
     @pytest.mark.parametrize(("actor", "reason"), [("somebody else", None), (ACTOR, "another reason")])
     def test_another_actor_and_another_reason_begin_a_line(
         self, conn: Connection, actor: str, reason: str | None
     ) -> None:
-        operator.cancel(conn, [add(conn).id for _ in range(10)], actor=ACTOR)
-        operator.cancel(conn, [add(conn).id for _ in range(10)], actor=actor, reason=reason)
+        operator.cancel(conn, [conn.add().id for _ in range(10)], actor=ACTOR)
+        operator.cancel(conn, [conn.add().id for _ in range(10)], actor=actor, reason=reason)
         assert lines(conn) == [("cancel", 10, False)] * 2
 
     def test_two_pauses_in_a_row_stay_apart(self, conn: Connection) -> None:
@@ -285,7 +268,7 @@ class TestActions:
         self, conn: Connection, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(history, "NEWEST", 12)
-        operator.cancel(conn, [add(conn).id for _ in range(11)], actor=ACTOR)
+        operator.cancel(conn, [conn.add().id for _ in range(11)], actor=ACTOR)
         assert [line.at_least for line in history.actions(since=HOUR).run(conn)] == [False]
         operator.pause(conn, reason=None, actor=ACTOR)
         operator.resume(conn, actor=ACTOR)
@@ -296,7 +279,7 @@ class TestActions:
 
 class TestTrash:
     def test_a_deleted_job_is_told_as_it_was_with_its_history_and_who_deleted_it(self, conn: Connection) -> None:
-        job = add(conn, max_attempts=1, payload={"coachId": None})
+        job = conn.add(max_attempts=1, payload={"coachId": None})
         fail(conn, "boom")
         operator.delete(conn, [job.id], actor=ACTOR, reason="obsolete")
         told = jobs.detail(job.id).run(conn)
@@ -308,7 +291,7 @@ class TestTrash:
         assert told.why == ()
 
     def test_a_restored_job_is_in_the_queue_again(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         operator.delete(conn, [job.id], actor=ACTOR)
         operator.restore(conn, [job.id], actor=ACTOR)
         told = jobs.detail(job.id).run(conn)
@@ -329,11 +312,11 @@ FROM unnest(array[1, 2, 2, 3, 9999999, 10000001, 10000001, 20000000, 29999000, 3
 def make_history(conn: Connection, last: int) -> list[tuple[int, bool]]:
     """Partitions with runs, the sequence of tokens at the last one. Returns the runs, newest first."""
     conn.execute("SELECT setval('job_run_token_seq', 16000000)")
-    advance(conn, HOUR)
-    assert reap(conn).troubles == {}
+    conn.advance(HOUR)
+    assert conn.reap().troubles == {}
     conn.execute(HISTORY)
     conn.execute("SELECT setval('job_run_token_seq', %s)", [last])
-    assert value(conn, "SELECT count(DISTINCT tableoid) FROM job_runs") == 3
+    assert conn.value("SELECT count(DISTINCT tableoid) FROM job_runs") == 3
     return conn.execute("SELECT run_token, late FROM job_runs ORDER BY run_token DESC, late DESC").fetchall()
 
 
@@ -358,7 +341,7 @@ class TestRuns:
 
     def test_pages_of_one_job_have_each_of_its_runs_once(self, conn: Connection) -> None:
         wanted = make_history(conn, 30_000_000)
-        job = add(conn).id
+        job = conn.add().id
         conn.execute("UPDATE job_runs SET job_id = %s", [job])
         assert all_pages(conn, 1, job_id=job) == wanted
         assert all_pages(conn, 3, job_id=job) == wanted
@@ -396,29 +379,29 @@ class TestRuns:
 
 
 def test_looking_at_personal_data_is_on_record(conn: Connection) -> None:
-    job = add(conn)
+    job = conn.add()
     operator.reveal(conn, job.id, actor=ACTOR)
-    (row,) = audit_rows(conn, "reveal")
+    (row,) = conn.audit_rows("reveal")
     assert row["job_id"] == job.id
     assert row["actor"].startswith(ACTOR)
 
 
 def test_a_cleanup_touches_only_the_stuck_jobs_that_were_named(conn: Connection) -> None:
-    shown, other = add(conn, max_attempts=1), add(conn, max_attempts=1)
-    claim(conn)
-    advance(conn, HOUR)
+    shown, other = conn.add(max_attempts=1), conn.add(max_attempts=1)
+    conn.claim()
+    conn.advance(HOUR)
     listed = operator.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=True)
     assert {result.job_id for result in listed} == {shown.id, other.id}
     done = operator.cleanup(conn, actor=ACTOR, older_than=20 * MINUTE, dry_run=False, ids=[shown.id])
     assert [result.job_id for result in done] == [shown.id]
-    assert (job_row(conn, shown.id)["status"], job_row(conn, other.id)["status"]) == ("failed", "running")
+    assert (conn.job_row(shown.id)["status"], conn.job_row(other.id)["status"]) == ("failed", "running")
 
 
 @pytest.mark.competition
 class TestRecipients:
     @pytest.mark.slow
     def test_a_job_that_wrote_to_nobody_has_none(self, conn: Connection) -> None:
-        assert reports.recipients(conn, add(conn).id) is None
+        assert reports.recipients(conn, conn.add().id) is None
 
     def test_whom_a_job_left_out_is_told_with_the_reason(self, conn: Connection) -> None:
         job = service.enqueue(conn, NewJob("alpha"), actor=ACTOR).job

@@ -21,24 +21,7 @@ from jobdeck.core.read.filters import SORTS
 from jobdeck.core.read.report_types import Counts
 from tests.support.health import announce
 from tests.support.postgres import PostgresServer
-from tests.support.queue import (
-    ACTOR,
-    WORKER,
-    Connection,
-    add,
-    advance,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish,
-    finish_one,
-    job_row,
-    now,
-    report,
-    rows,
-    run_once,
-    value,
-)
+from tests.support.queue import ACTOR, WORKER, Connection, report
 
 TABS = (None, *Status)
 DIRECTIONS = pytest.mark.parametrize("descending", [True, False], ids=["falling", "rising"])
@@ -72,31 +55,31 @@ def end_some(conn: Connection) -> None:
     """Seven jobs that failed, were cancelled, or succeeded and left, one of each with a key; four ended series."""
     for outcome in ("failed", "cancelled", "succeeded"):
         for number in range(7):
-            add(conn, f"{outcome}-{number % 2}", concurrency_key="k" if number == 3 else None)
-        for claimed in claim(conn, [f"{outcome}-0", f"{outcome}-1"], limit=20):
-            finish_one(conn, claimed, outcome, permanent=True, error="It broke.")
-    at = now(conn) - timedelta(minutes=1)
+            conn.add(f"{outcome}-{number % 2}", concurrency_key="k" if number == 3 else None)
+        for claimed in conn.claim([f"{outcome}-0", f"{outcome}-1"], limit=20):
+            conn.finish_one(claimed, outcome, permanent=True, error="It broke.")
+    at = conn.now() - timedelta(minutes=1)
     for _ in range(4):
-        add(conn, "series", run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(minutes=5))
-    for claimed in claim(conn, ["series"]):
-        finish_one(conn, claimed)
+        conn.add("series", run_at=at, recurrence_interval_minutes=60, expires_at=at + timedelta(minutes=5))
+    for claimed in conn.claim(["series"]):
+        conn.finish_one(claimed)
 
 
 def fill(conn: Connection) -> None:
     """Seven jobs or more in each status, of every kind that a list treats by itself, with ties in every order."""
     end_some(conn)
     for number in range(7):
-        add(conn, f"running-{number % 3}")
-        claim(conn, [f"running-{number % 3}"], worker="worker-2")
-    start = now(conn).replace(microsecond=0) - timedelta(hours=1)
+        conn.add(f"running-{number % 3}")
+        conn.claim([f"running-{number % 3}"], worker="worker-2")
+    start = conn.now().replace(microsecond=0) - timedelta(hours=1)
     minutes = [start + timedelta(minutes=minute) for minute in range(120)]
     for number in range(5):
         for kind in ("alpha", "beta"):
-            add(conn, kind, priority=number % 2, run_at=minutes[number % 3 * 30])
-        add(conn, "keyed", concurrency_key="k", run_at=minutes[10 * number])
-    blocker = add(conn, "alpha", run_at=minutes[90])
+            conn.add(kind, priority=number % 2, run_at=minutes[number % 3 * 30])
+        conn.add("keyed", concurrency_key="k", run_at=minutes[10 * number])
+    blocker = conn.add("alpha", run_at=minutes[90])
     for number in range(4):
-        add(conn, "waiting", blocked_by=blocker.id, run_at=minutes[25 * number])
+        conn.add("waiting", blocked_by=blocker.id, run_at=minutes[25 * number])
     conn.execute("UPDATE job_queue SET updated_at = date_trunc('second', updated_at) WHERE status <> 'running'")
 
 
@@ -172,21 +155,20 @@ class TestOrder:
     @pytest.mark.slow
     @pytest.mark.parametrize("held_by", ["a key", "a blocker"])
     def test_long_lines_of_waiting_jobs_are_paged_through_whole(self, conn: Connection, held_by: str) -> None:
-        blocker = add(conn, "beta", run_at=now(conn) - timedelta(days=2))
+        blocker = conn.add("beta", run_at=conn.now() - timedelta(days=2))
         for number in range(60):
             fields: dict[str, Any] = {"concurrency_key": f"k{number % 4}"}
             if held_by == "a blocker":
                 fields = {"blocked_by": blocker.id}
-            add(conn, run_at=now(conn) - timedelta(minutes=number * 37 % 60), **fields)
+            conn.add(run_at=conn.now() - timedelta(minutes=number * 37 % 60), **fields)
         paged = all_pages(conn, Filter(status=Status.PENDING), 10)
         assert len({job.id for job in paged}) == 61
         assert [job.run_at for job in paged] == sorted(job.run_at for job in paged)
 
     def test_a_long_run_that_ended_last_is_listed_first(self, conn: Connection) -> None:
         producer.enqueue_many(conn, [NewJob("alpha") for _ in range(30)], actor=ACTOR)
-        claimed = claim(conn, limit=30)
-        finish(
-            conn,
+        claimed = conn.claim(limit=30)
+        conn.finish(
             *[report(job, finished=job.claimed_at.timestamp() + 100 - place) for place, job in enumerate(claimed)],
         )
         expected = [job.id for job in claimed]
@@ -201,8 +183,8 @@ class TestOrder:
             FROM generate_series(1, 9) AS n, unnest(ARRAY['succeeded', 'failed', 'cancelled']) AS status
             """
         )
-        add(conn)
-        run_once(conn)
+        conn.add()
+        conn.run_once()
         for tab in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
             paged = all_pages(conn, Filter(status=tab), 4)
             assert [job.updated_at for job in paged] == sorted((job.updated_at for job in paged), reverse=True)
@@ -217,16 +199,16 @@ class TestOrder:
             """
         )
         for _ in range(3):
-            add(conn)
+            conn.add()
         for descending in (True, False):
             listed = read_jobs.page(Filter(), sort="created", descending=descending).run(conn).jobs
             assert created(listed) == sorted(created(listed), reverse=descending)
             assert len(listed) == 33
 
     def test_a_list_goes_on_where_it_was_though_jobs_come_and_go(self, conn: Connection) -> None:
-        jobs = [add(conn) for _ in range(12)]
+        jobs = [conn.add() for _ in range(12)]
         first = read_jobs.page(Filter(), limit=4).run(conn)
-        add(conn)
+        conn.add()
         operator.delete(conn, [first.jobs[-1].id], actor=ACTOR)
         second = read_jobs.page(Filter(), limit=4, after=first.next).run(conn)
         assert [job.id for job in second.jobs] == [job.id for job in jobs[::-1][4:8]]
@@ -264,14 +246,14 @@ class TestOrder:
 
 class TestFilters:
     def test_a_task_type_is_matched_by_any_part_of_its_name(self, conn: Connection) -> None:
-        sync, sweep = add(conn, "game_platform_sync"), add(conn, "game_platform_totals_sweep")
+        sync, sweep = conn.add("game_platform_sync"), conn.add("game_platform_totals_sweep")
         assert ids(conn, Filter(task_type="SYNC")) == [sync.id]
         assert ids(conn, Filter(task_type="game_platform")) == [sweep.id, sync.id]
 
     def test_a_search_looks_at_id_type_error_and_payload_as_plain_text(self, conn: Connection) -> None:
-        job = add(conn, payload={"campaignId": "100%_off\\"})
-        failed = add(conn, "beta")
-        run_once(conn, ["beta"], "failed", permanent=True, error="Quota of 5 reached")
+        job = conn.add(payload={"campaignId": "100%_off\\"})
+        failed = conn.add("beta")
+        conn.run_once(["beta"], "failed", permanent=True, error="Quota of 5 reached")
         assert ids(conn, Filter(search=str(job.id)[:18])) == [job.id]
         assert ids(conn, Filter(search="CAMPAIGNID")) == [job.id]
         assert ids(conn, Filter(search="0%_o")) == [job.id]
@@ -281,26 +263,26 @@ class TestFilters:
         assert ids(conn, Filter(search="'; DROP TABLE job_queue; --")) == []
 
     def test_an_error_is_matched_by_itself(self, conn: Connection) -> None:
-        failed = add(conn)
-        run_once(conn, outcome="failed", permanent=True, error="Quota of 5 reached")
-        add(conn, "quota")
+        failed = conn.add()
+        conn.run_once(outcome="failed", permanent=True, error="Quota of 5 reached")
+        conn.add("quota")
         assert ids(conn, Filter(error="QUOTA")) == [failed.id]
 
     def test_a_coach_is_matched_by_the_payload(self, conn: Connection) -> None:
         coach = str(uuid.uuid4())
-        mine = add(conn, payload={"coachId": coach})
-        add(conn, payload={"coachId": None})
-        add(conn, payload={"other": coach})
+        mine = conn.add(payload={"coachId": coach})
+        conn.add(payload={"coachId": None})
+        conn.add(payload={"other": coach})
         for wanted in (coach, coach[:8], coach[:8].upper()):
             assert ids(conn, Filter(payload=("coachId", wanted))) == [mine.id]
         assert ids(conn, Filter(payload=("coachId", coach[1:]))) == []
 
     def test_attempts_age_and_outcome(self, conn: Connection) -> None:
-        old = add(conn)
-        run_once(conn, outcome="failed", retry_after=0)
-        run_once(conn, outcome="failed", retry_after=3600.0)
-        advance(conn, timedelta(hours=2))
-        young = add(conn)
+        old = conn.add()
+        conn.run_once(outcome="failed", retry_after=0)
+        conn.run_once(outcome="failed", retry_after=3600.0)
+        conn.advance(timedelta(hours=2))
+        young = conn.add()
         assert ids(conn, Filter(attempts_at_least=2)) == [old.id]
         assert ids(conn, Filter(attempts_at_least=3)) == []
         assert ids(conn, Filter(older_than=timedelta(hours=1))) == [old.id]
@@ -318,8 +300,8 @@ class TestFilters:
                 assert [job.id for job in paged] == [job.id for job in whole if kind in job.task_type]
 
     def test_a_removed_success_is_listed_as_the_job_it_was(self, conn: Connection) -> None:
-        job = add(conn, payload={"n": 1}, priority=5)
-        run_once(conn, output={"sent": 3})
+        job = conn.add(payload={"n": 1}, priority=5)
+        conn.run_once(output={"sent": 3})
         (listed,) = read_jobs.page(Filter(status=Status.SUCCEEDED)).run(conn).jobs
         assert (listed.id, listed.task_type, listed.payload, listed.status) == (
             job.id, "alpha", {"n": 1}, Status.SUCCEEDED,
@@ -332,8 +314,8 @@ class TestFilters:
         assert ids(conn, Filter()) == []
 
     def test_of_a_removed_success_nothing_is_made_up(self, conn: Connection) -> None:
-        job = add(conn, max_attempts=5, priority=5, run_at=now(conn) - timedelta(hours=1))
-        run_once(conn)
+        job = conn.add(max_attempts=5, priority=5, run_at=conn.now() - timedelta(hours=1))
+        conn.run_once()
         (listed,) = read_jobs.page(Filter(status=Status.SUCCEEDED)).run(conn).jobs
         assert (listed.attempts, listed.max_attempts, listed.priority) == (1, None, None)
         assert listed.created_by == job.created_by
@@ -352,9 +334,9 @@ class TestFilters:
         self, conn: Connection, job_id: UUID
     ) -> None:
         conn.execute("INSERT INTO job_queue (id, task_type) VALUES (%s, 'alpha')", (job_id,))
-        run_once(conn)
-        add(conn)
-        run_once(conn)
+        conn.run_once()
+        conn.add()
+        conn.run_once()
         for sort in SORTS:
             page = read_jobs.page(Filter(status=Status.SUCCEEDED), sort=sort).run(conn).jobs
             assert {job.created_at is None for job in page if job.id == job_id} == {True}
@@ -362,10 +344,10 @@ class TestFilters:
 
     def test_a_removed_success_is_at_least_as_old_as_its_run(self, conn: Connection) -> None:
         conn.execute("INSERT INTO job_queue (id, task_type) VALUES (gen_random_uuid(), 'alpha')")
-        run_once(conn)
+        conn.run_once()
         old = Filter(status=Status.SUCCEEDED, older_than=timedelta(minutes=30))
         assert ids(conn, old) == []
-        advance(conn, timedelta(hours=1))
+        conn.advance(timedelta(hours=1))
         assert len(ids(conn, old)) == 1
 
     def test_ids_are_found_for_an_action_on_all_and_removed_ones_are_not(self, full: Connection) -> None:
@@ -379,10 +361,10 @@ class TestCounts:
     def test_each_status_is_counted_exactly(self, full: Connection) -> None:
         counted = read_jobs.counts().run(full)
         stored = {
-            row["status"]: row["n"] for row in rows(full, "SELECT status, count(*) AS n FROM job_queue GROUP BY 1")
+            row["status"]: row["n"] for row in full.rows("SELECT status, count(*) AS n FROM job_queue GROUP BY 1")
         }
         assert {status: getattr(counted, status) for status in stored} == stored
-        assert counted.removed == value(full, "SELECT count(*) FROM job_runs WHERE removed") == 7
+        assert counted.removed == full.value("SELECT count(*) FROM job_runs WHERE removed") == 7
         for tab in TABS:
             assert counted.of(tab) == len(read_jobs.page(Filter(status=tab)).run(full).jobs)
 
@@ -432,8 +414,7 @@ class TestCounts:
             FROM generate_series(1, 4000) AS n
             """
         )
-        counted = rows(
-            conn,
+        counted = conn.rows(
             "SELECT pending, succeeded, failed, cancelled, removed FROM job_queue_counts(%s)",
             most,
         )
@@ -442,14 +423,14 @@ class TestCounts:
 
 class TestOneJob:
     def test_a_job_is_read_whole(self, conn: Connection) -> None:
-        at = now(conn)
-        made = add(
-            conn, payload={"n": 1}, run_at=at + timedelta(hours=1), priority=3, max_attempts=4, dedupe_key="d",
+        at = conn.now()
+        made = conn.add(
+            payload={"n": 1}, run_at=at + timedelta(hours=1), priority=3, max_attempts=4, dedupe_key="d",
             concurrency_key="c", recurrence_interval_minutes=60, expires_at=at + timedelta(days=1),
         )  # fmt: skip
         job = read_jobs.job(made.id).run(conn)
         assert job == made
-        stored = job_row(conn, made.id)
+        stored = conn.job_row(made.id)
         for name in (
             "task_type", "payload", "status", "run_at", "attempts", "max_attempts", "created_at", "updated_at",
             "version", "priority", "expires_at", "dedupe_key", "concurrency_key", "anchor_at", "created_by",
@@ -457,8 +438,8 @@ class TestOneJob:
             assert getattr(job, name) == stored[name], name
 
     def test_a_running_job_shows_its_worker_lease_and_progress(self, conn: Connection) -> None:
-        add(conn)
-        claimed = claim_one(conn)
+        conn.add()
+        claimed = conn.claim_one()
         leases.heartbeat(conn, WORKER, [(claimed.id, claimed.run_token, {"done": 2})], 60)
         leases.save_checkpoint(conn, claimed.id, claimed.run_token, {"at": 2})
         job = read_jobs.job(claimed.id).run(conn)
@@ -470,16 +451,16 @@ class TestOneJob:
         assert (job.next_run_at, job.overdue_seconds) == (None, None)
 
     def test_lateness_is_told_of_due_jobs_that_wait_for_nothing_but_a_worker(self, conn: Connection) -> None:
-        late = add(conn, run_at=now(conn) - timedelta(seconds=90))
-        later = add(conn, run_at=now(conn) + timedelta(seconds=90))
-        waiting = add(conn, run_at=now(conn) - timedelta(seconds=90), blocked_by=later.id)
+        late = conn.add(run_at=conn.now() - timedelta(seconds=90))
+        later = conn.add(run_at=conn.now() + timedelta(seconds=90))
+        waiting = conn.add(run_at=conn.now() - timedelta(seconds=90), blocked_by=later.id)
         told = {job.id: job.overdue_seconds for job in read_jobs.page(Filter()).run(conn).jobs}
         assert told[late.id] == pytest.approx(90, abs=30)
         assert (told[later.id], told[waiting.id]) == (None, None)
 
     def test_detail_joins_runs_reasons_and_audit(self, conn: Connection) -> None:
-        job = add(conn)
-        run_once(conn, outcome="failed", permanent=True)
+        job = conn.add()
+        conn.run_once(outcome="failed", permanent=True)
         operator.retry(conn, [job.id], actor=ACTOR)
         detail = read_jobs.detail(job.id).run(conn)
         assert detail is not None
@@ -490,8 +471,8 @@ class TestOneJob:
         assert not detail.in_trash
 
     def test_detail_of_a_success_that_left_and_of_nothing(self, conn: Connection) -> None:
-        job = add(conn)
-        run_once(conn)
+        job = conn.add()
+        conn.run_once()
         detail = read_jobs.detail(job.id).run(conn)
         assert detail is not None
         assert (detail.job.removed, len(detail.runs), detail.why) == (True, 1, ())
@@ -518,14 +499,14 @@ class TestOneJob:
                 read_jobs.resolve_id(conn, text)
 
     def test_the_id_of_a_success_that_left_is_found_too(self, conn: Connection) -> None:
-        job = add(conn)
-        run_once(conn)
+        job = conn.add()
+        conn.run_once()
         assert read_jobs.resolve_id(conn, str(job.id)[:23]) == job.id
 
 
 class TestSnapshot:
     def test_it_is_one_moment_of_everything_and_changes_nothing(self, full: Connection) -> None:
-        with changes_nothing(full):
+        with full.changes_nothing():
             shown = read_jobs.snapshot(Filter(status=Status.FAILED), limit=3).run(full)
         assert len(shown.page.jobs) == 3
         assert shown.page.next is not None
@@ -533,7 +514,7 @@ class TestSnapshot:
         assert shown.processing.enabled
         assert shown.workers == ()
         assert shown.health.findings
-        assert abs(shown.at - now(full)) < timedelta(minutes=5)
+        assert abs(shown.at - full.now()) < timedelta(minutes=5)
 
     def test_an_empty_queue_has_one_too(self, conn: Connection) -> None:
         shown = read_jobs.snapshot(Filter()).run(conn)
@@ -542,7 +523,7 @@ class TestSnapshot:
     def test_permissions_of_the_owner_are_all(self, conn: Connection) -> None:
         told = read_jobs.permissions().run(conn)
         assert (told.view, told.operate, told.work) == (True, True, True)
-        assert told.role == value(conn, "SELECT current_user::text")
+        assert told.role == conn.value("SELECT current_user::text")
 
 
 class TestWhy:
@@ -551,7 +532,7 @@ class TestWhy:
     @staticmethod
     def claimable(conn: Connection, **fields: Any) -> UUID:
         announce(conn)
-        return add(conn, **fields).id
+        return conn.add(**fields).id
 
     @staticmethod
     def false_clauses(conn: Connection, job_id: UUID) -> dict[str, str]:
@@ -572,103 +553,103 @@ class TestWhy:
         assert [word for word in words if word not in evidence] == []
 
     def test_every_clause_holds_for_a_job_that_is_claimed(self, conn: Connection) -> None:
-        job_id = self.claimable(conn, concurrency_key="k", expires_at=now(conn) + timedelta(hours=1))
+        job_id = self.claimable(conn, concurrency_key="k", expires_at=conn.now() + timedelta(hours=1))
         assert self.false_clauses(conn, job_id) == {}
-        assert claim_one(conn).id == job_id
+        assert conn.claim_one().id == job_id
 
     @pytest.mark.parametrize("status", ["running", "succeeded", "failed", "cancelled"])
     def test_status(self, conn: Connection, status: str) -> None:
         job_id = self.claimable(conn)
         if status == "running":
-            claim_one(conn)
+            conn.claim_one()
         else:
             conn.execute("UPDATE job_queue SET status = %s WHERE id = %s", (status, job_id))
         self.held_by(conn, job_id, "status", status)
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_processing(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
         operator.pause(conn, reason="vendor is down", actor=ACTOR)
         self.held_by(conn, job_id, "processing", "vendor is down", ACTOR)
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_processing_without_its_row(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
         conn.execute("DELETE FROM job_queue_settings")
         self.held_by(conn, job_id, "processing", "missing")
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_processing_whose_pause_is_over(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
-        operator.pause(conn, reason=None, actor=ACTOR, resume_at=now(conn) + timedelta(seconds=30))
-        advance(conn, timedelta(seconds=31))
+        operator.pause(conn, reason=None, actor=ACTOR, resume_at=conn.now() + timedelta(seconds=30))
+        conn.advance(timedelta(seconds=31))
         assert self.false_clauses(conn, job_id) == {}
-        assert claim_one(conn).id == job_id
+        assert conn.claim_one().id == job_id
 
     def test_type_open(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
         operator.pause(conn, reason="quota", actor=ACTOR, task_type="alpha")
         self.held_by(conn, job_id, "type not paused", "quota")
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_worker(self, conn: Connection) -> None:
         job_id = self.claimable(conn, task_type="beta")
         self.held_by(conn, job_id, "worker")
-        assert claim(conn, ["alpha"]) == []
-        assert claim_one(conn, ["beta"]).id == job_id
+        assert conn.claim(["alpha"]) == []
+        assert conn.claim_one(["beta"]).id == job_id
 
     def test_worker_that_is_silent(self, conn: Connection) -> None:
         job_id = self.claimable(conn)
-        advance(conn, timedelta(minutes=3))
+        conn.advance(timedelta(minutes=3))
         self.held_by(conn, job_id, "worker", "No worker")
 
     def test_due(self, conn: Connection) -> None:
-        job_id = self.claimable(conn, run_at=now(conn) + timedelta(minutes=5))
+        job_id = self.claimable(conn, run_at=conn.now() + timedelta(minutes=5))
         self.held_by(conn, job_id, "due")
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_unexpired(self, conn: Connection) -> None:
-        job_id = self.claimable(conn, expires_at=now(conn) + timedelta(seconds=10))
-        advance(conn, timedelta(seconds=11))
+        job_id = self.claimable(conn, expires_at=conn.now() + timedelta(seconds=10))
+        conn.advance(timedelta(seconds=11))
         self.held_by(conn, job_id, "expiry")
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     @pytest.mark.parametrize("key", [None, "k"])
     def test_unblocked(self, conn: Connection, key: str | None) -> None:
-        blocker = add(conn, "beta", concurrency_key=key)
+        blocker = conn.add("beta", concurrency_key=key)
         job_id = self.claimable(conn, blocked_by=blocker.id)
         self.held_by(conn, job_id, "dependencies", str(blocker.id), "pending")
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_key_free_while_another_runs(self, conn: Connection) -> None:
-        holder = add(conn, concurrency_key="k")
-        claim_one(conn)
+        holder = conn.add(concurrency_key="k")
+        conn.claim_one()
         job_id = self.claimable(conn, concurrency_key="k")
         self.held_by(conn, job_id, "concurrency", str(holder.id))
-        assert claim(conn) == []
+        assert conn.claim() == []
 
     def test_key_free_of_a_producers_insert_while_another_runs(self, conn: Connection) -> None:
-        add(conn, concurrency_key="k")
-        claim_one(conn)
+        conn.add(concurrency_key="k")
+        conn.claim_one()
         self.claimable(conn)
-        job_id = value(conn, "INSERT INTO job_queue (task_type, concurrency_key) VALUES ('alpha', 'k') RETURNING id")
+        job_id = conn.value("INSERT INTO job_queue (task_type, concurrency_key) VALUES ('alpha', 'k') RETURNING id")
         self.held_by(conn, job_id, "concurrency")
-        assert len(claim(conn)) == 1
-        assert job_row(conn, job_id)["status"] == "pending"
+        assert len(conn.claim()) == 1
+        assert conn.job_row(job_id)["status"] == "pending"
 
     def test_key_free_behind_another_in_line(self, conn: Connection) -> None:
-        first = add(conn, concurrency_key="k")
+        first = conn.add(concurrency_key="k")
         job_id = self.claimable(conn, concurrency_key="k")
         self.held_by(conn, job_id, "concurrency", f"Job {first.id} with the same key goes first.")
-        assert claim_one(conn).id != job_id
+        assert conn.claim_one().id != job_id
 
     def test_a_running_job_does_not_stand_in_its_own_way(self, conn: Connection) -> None:
         job_id = self.claimable(conn, concurrency_key="k")
-        claim_one(conn)
+        conn.claim_one()
         self.held_by(conn, job_id, "status")
 
     def test_a_job_that_ended_in_the_line_of_its_key_is_not_said_to_wait_there(self, conn: Connection) -> None:
-        first, second = (add(conn, concurrency_key="one") for _ in range(2))
+        first, second = (conn.add(concurrency_key="one") for _ in range(2))
         operator.cancel(conn, [second.id], actor=ACTOR)
         operator.delete(conn, [first.id], actor=ACTOR)
         said = {clause.name: clause for clause in read_jobs.why(second.id).run(conn)}

@@ -7,7 +7,7 @@ from datetime import timedelta
 from jobdeck.core.queue import operator
 from jobdeck.core.read import standings
 from jobdeck.core.read.stats.minutes import last_minutes
-from tests.support.queue import ACTOR, Connection, add, now
+from tests.support.queue import ACTOR, Connection
 
 MINUTE = timedelta(minutes=1)
 
@@ -57,10 +57,10 @@ def test_pauses_are_marks(conn: Connection) -> None:
 
 def test_the_next_due_series_is_the_first_one_that_is_not_paused(conn: Connection) -> None:
     assert standings.next_due().run(conn) is None
-    at = now(conn) + 10 * MINUTE
-    add(conn, run_at=at - 8 * MINUTE)
-    add(conn, task_type="first_series", run_at=at - 5 * MINUTE, recurrence_interval_minutes=60)
-    add(conn, task_type="second_series", run_at=at, recurrence_interval_minutes=60)
+    at = conn.now() + 10 * MINUTE
+    conn.add(run_at=at - 8 * MINUTE)
+    conn.add(task_type="first_series", run_at=at - 5 * MINUTE, recurrence_interval_minutes=60)
+    conn.add(task_type="second_series", run_at=at, recurrence_interval_minutes=60)
     assert standings.next_due().run(conn) == ("first_series", at - 5 * MINUTE)
     operator.pause(conn, reason=None, actor=ACTOR, task_type="first_series")
     assert standings.next_due().run(conn) == ("second_series", at)

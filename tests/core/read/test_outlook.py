@@ -8,7 +8,7 @@ from typing import Any
 from jobdeck.core.queue import bulk, operator
 from jobdeck.core.read.pages.outlook import outlook
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, add, claim, finish_one, now
+from tests.support.queue import ACTOR, Connection
 
 HOUR = timedelta(hours=1)
 
@@ -22,7 +22,7 @@ def limit(conn: Connection, **changes: Any) -> None:
 
 
 def test_without_due_jobs_nothing_starts(conn: Connection) -> None:
-    add(conn, run_at=now(conn) + HOUR)
+    conn.add(run_at=conn.now() + HOUR)
     assert words(conn) == "No job is due."
 
 
@@ -38,7 +38,7 @@ def test_the_jobs_the_rate_and_the_slots_are_named(conn: Connection) -> None:
 def test_types_of_one_kind_share_its_slots_and_few_jobs_are_no_more_at_once(conn: Connection) -> None:
     announce(conn, types=["alpha", "beta"], concurrency=8)
     for name in ("alpha", "alpha", "beta"):
-        add(conn, name)
+        conn.add(name)
     assert words(conn) == "3 jobs start, at most 3 at once."
     for name in ("alpha", "beta"):
         conn.execute("INSERT INTO job_queue (task_type) SELECT %s FROM generate_series(1, 20)", [name])
@@ -48,16 +48,16 @@ def test_types_of_one_kind_share_its_slots_and_few_jobs_are_no_more_at_once(conn
 
 def test_a_series_that_makes_up_for_its_slots_has_its_catch_up_runs_counted(conn: Connection) -> None:
     announce(conn)
-    late = now(conn) - 13.5 * HOUR
-    add(conn, dedupe_key="a", run_at=late, schedule={"seconds": 3600, "catch_up": "all"})
-    add(conn, "beta", recurrence_interval_minutes=60, run_at=late)
+    late = conn.now() - 13.5 * HOUR
+    conn.add(dedupe_key="a", run_at=late, schedule={"seconds": 3600, "catch_up": "all"})
+    conn.add("beta", recurrence_interval_minutes=60, run_at=late)
     assert words(conn, "alpha") == "1 job starts, 13 catch-up runs of alpha, at most 1 at once."
     assert words(conn, "beta") == "1 job starts, no worker handles it."
 
 
 def test_everything_leaves_out_types_that_stay_paused(conn: Connection) -> None:
     announce(conn)
-    add(conn)
+    conn.add()
     operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
     assert words(conn) == "No job is due."
     assert words(conn, "alpha") == "1 job starts, at most 1 at once."
@@ -66,10 +66,10 @@ def test_everything_leaves_out_types_that_stay_paused(conn: Connection) -> None:
 def test_jobs_that_are_retried_are_added_to_those_that_are_due(conn: Connection) -> None:
     announce(conn, concurrency=8)
     limit(conn, rate_runs=60, rate_seconds=60)
-    failed = [add(conn, payload={"n": number}, max_attempts=1).id for number in range(3)]
-    for claimed in claim(conn):
-        finish_one(conn, claimed, "failed")
-    due, later = add(conn), add(conn, run_at=now(conn) + HOUR)
+    failed = [conn.add(payload={"n": number}, max_attempts=1).id for number in range(3)]
+    for claimed in conn.claim():
+        conn.finish_one(claimed, "failed")
+    due, later = conn.add(), conn.add(run_at=conn.now() + HOUR)
     choice = bulk.choose_ids(conn, dict.fromkeys([*failed, due.id, later.id]), actor=ACTOR)
     found = outlook(choice.types, retried=choice.bulk.id).run(conn)
     assert found.words == "5 jobs start, less than a minute at the limit of 60/m, at most 5 at once."
@@ -79,9 +79,9 @@ def test_jobs_that_are_retried_are_added_to_those_that_are_due(conn: Connection)
 
 def test_jobs_of_a_type_that_share_one_key_start_as_many_at_once_as_the_key_may_have(conn: Connection) -> None:
     announce(conn, concurrency=8)
-    failed = [add(conn, payload={"n": number}, max_attempts=1).id for number in range(3)]
-    for claimed in claim(conn):
-        finish_one(conn, claimed, "failed")
+    failed = [conn.add(payload={"n": number}, max_attempts=1).id for number in range(3)]
+    for claimed in conn.claim():
+        conn.finish_one(claimed, "failed")
     choice = bulk.choose_ids(conn, dict.fromkeys(failed), actor=ACTOR)
     asked = outlook(choice.types, retried=choice.bulk.id)
     for rule, most in (("payload:n", 3), ("type", 1), ("key:vendor", 1)):
@@ -105,6 +105,6 @@ def test_a_worker_that_is_to_start_adds_its_slots(conn: Connection) -> None:
 
 def test_more_types_that_catch_up_than_are_named_are_counted(conn: Connection) -> None:
     for name in ("a", "b", "c", "d"):
-        late = now(conn) - 2.5 * HOUR
-        add(conn, name, dedupe_key=name, run_at=late, schedule={"seconds": 3600, "catch_up": "all"})
+        late = conn.now() - 2.5 * HOUR
+        conn.add(name, dedupe_key=name, run_at=late, schedule={"seconds": 3600, "catch_up": "all"})
     assert "2 catch-up runs of c, catch-up runs of 1 more type, no worker" in words(conn)

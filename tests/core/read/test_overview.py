@@ -9,20 +9,7 @@ import pytest
 from jobdeck.core.queue import operator
 from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages.overview import TypeFigures
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    add_waiting,
-    advance,
-    claim_one,
-    ended_now,
-    finish_one,
-    moment,
-    now,
-    run_once,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, moment
 
 MINUTE = timedelta(minutes=1)
 
@@ -32,10 +19,10 @@ def figures(conn: Connection, name: str) -> TypeFigures:
 
 
 def test_the_wait_is_that_of_the_oldest_due_job_of_the_type_also_while_it_is_paused(conn: Connection) -> None:
-    at = now(conn)
-    add_waiting(conn, at - 5 * MINUTE, "alpha")
-    add_waiting(conn, at - 9 * MINUTE, "alpha", priority=-5)
-    add(conn, "beta", run_at=at + MINUTE)
+    at = conn.now()
+    conn.add_waiting(at - 5 * MINUTE, "alpha")
+    conn.add_waiting(at - 9 * MINUTE, "alpha", priority=-5)
+    conn.add("beta", run_at=at + MINUTE)
     operator.pause(conn, reason="vendor is down", actor=ACTOR, task_type="alpha")
     assert figures(conn, "alpha").oldest_due == at - 9 * MINUTE
     assert figures(conn, "alpha").line.paused_reason == "vendor is down"
@@ -46,32 +33,32 @@ def test_the_rate_is_that_of_the_last_full_minute_with_failures_apart(conn: Conn
     # In one transaction, since `now()` stands still there.
     with conn.transaction():
         for outcome in ("succeeded", "failed", "failed"):
-            add(conn, "alpha", max_attempts=1)
-            finish_one(conn, claim_one(conn), outcome, error="boom", started=ended(conn), finished=ended(conn))
-        add(conn, "alpha", payload={"dryRun": True})
-        finish_one(conn, claim_one(conn), "succeeded", started=ended(conn), finished=ended(conn), dry_run=True)
-        add(conn, "alpha")
-        run_once(conn)
+            conn.add("alpha", max_attempts=1)
+            conn.finish_one(conn.claim_one(), outcome, error="boom", started=ended(conn), finished=ended(conn))
+        conn.add("alpha", payload={"dryRun": True})
+        conn.finish_one(conn.claim_one(), "succeeded", started=ended(conn), finished=ended(conn), dry_run=True)
+        conn.add("alpha")
+        conn.run_once()
         found = figures(conn, "alpha")
     assert (found.succeeded, found.failed) == (1, 2)
 
 
 def ended(conn: Connection) -> float:
     """A time in the last full minute."""
-    return float(value(conn, "SELECT extract(epoch FROM date_trunc('minute', now()) - interval '30 s')"))
+    return float(conn.value("SELECT extract(epoch FROM date_trunc('minute', now()) - interval '30 s')"))
 
 
 def test_the_failure_share_stands_beside_the_usual_one(conn: Connection) -> None:
     for _ in range(4):
-        add(conn, "alpha")
-        run_once(conn)
-    advance(conn, timedelta(hours=3))
+        conn.add("alpha")
+        conn.run_once()
+    conn.advance(timedelta(hours=3))
     for _ in range(3):
-        add(conn, "alpha", max_attempts=1)
-        claimed = claim_one(conn)
+        conn.add("alpha", max_attempts=1)
+        claimed = conn.claim_one()
         # A run that ends in the next minute is not counted yet.
         started, finished = moment(claimed)
-        finish_one(conn, claimed, "failed", error="boom", started=started, finished=finished)
+        conn.finish_one(claimed, "failed", error="boom", started=started, finished=finished)
     share = figures(conn, "alpha").share
     assert share is not None
     assert (share.runs, share.failed, share.usual_runs, share.usual_failed) == (3, 3, 4, 0)
@@ -80,10 +67,10 @@ def test_the_failure_share_stands_beside_the_usual_one(conn: Connection) -> None
 
 def test_a_type_that_ran_today_is_listed_by_name_without_jobs_workers_or_settings(conn: Connection) -> None:
     for name in ("beta", "alpha"):
-        add(conn, name)
-        claimed = claim_one(conn, [name])
-        finish_one(conn, claimed)
-    ended_now(conn)
+        conn.add(name)
+        claimed = conn.claim_one([name])
+        conn.finish_one(claimed)
+    conn.ended_now()
     found = overview.types().run(conn).types
     assert [(one.line.task_type, one.line.pending, one.line.workers) for one in found] == [
         ("alpha", 0, 0), ("beta", 0, 0),

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any, Final
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import Filter, RunOutcome, Status
@@ -15,6 +14,7 @@ from jobdeck.core.read.operators.reach import types_seen
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog
 from tests.support.plans import Size, cost_of, fill
+from tests.support.queue import Connection
 
 SIZE: Final = Size(due=30_000, tomorrow=3000, in_line=500, blocked=500, ended=6000, runs=30_000)
 PAGES: Final[dict[str, tuple[Query[Any], int]]] = {
@@ -25,7 +25,7 @@ PAGES: Final[dict[str, tuple[Query[Any], int]]] = {
 }
 
 
-def crowd(conn: psycopg.Connection[Any]) -> None:
+def crowd(conn: Connection) -> None:
     """Many jobs, runs, series with a long history, audit rows, and 30 days of a counted backlog."""
     fill(conn, SIZE)
     conn.execute(
@@ -56,13 +56,13 @@ def crowd(conn: psycopg.Connection[Any]) -> None:
 
 
 @pytest.fixture
-def crowded(conn: psycopg.Connection[Any]) -> psycopg.Connection[Any]:
+def crowded(conn: Connection) -> Connection:
     crowd(conn)
     return conn
 
 
 @pytest.mark.slow
-def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowded: psycopg.Connection[Any]) -> None:
+def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowded: Connection) -> None:
     for name, (query, most) in PAGES.items():
         cost = cost_of(crowded, query.run)
         assert cost.whole_tables == [], name
@@ -71,7 +71,7 @@ def test_no_page_reads_a_large_table_and_each_reads_no_more_than_it_shows(crowde
 
 
 @pytest.mark.slow
-def test_the_known_types_are_found_without_reading_the_queue(crowded: psycopg.Connection[Any]) -> None:
+def test_the_known_types_are_found_without_reading_the_queue(crowded: Connection) -> None:
     crowded.execute("INSERT INTO job_queue (task_type, status, completed_at) SELECT 'old', 'failed', now()")
     cost = cost_of(crowded, types_seen().run)
     assert cost.whole_tables == []
@@ -80,7 +80,7 @@ def test_the_known_types_are_found_without_reading_the_queue(crowded: psycopg.Co
 
 
 @pytest.mark.slow
-def test_who_paused_a_series_is_found_without_reading_the_audit(crowded: psycopg.Connection[Any]) -> None:
+def test_who_paused_a_series_is_found_without_reading_the_audit(crowded: Connection) -> None:
     crowded.execute(
         """
         WITH paused AS (
@@ -99,7 +99,7 @@ def test_who_paused_a_series_is_found_without_reading_the_audit(crowded: psycopg
 
 @pytest.mark.parametrize("status", [None, *Status])
 def test_a_filter_is_part_of_its_statement_and_no_function_that_is_called_for_each_job(
-    conn: psycopg.Connection[Any], status: Status | None
+    conn: Connection, status: Status | None
 ) -> None:
     for wanted in (
         Filter(status=status, task_type="alpha", error="gone", attempts_at_least=2, older_than=timedelta(hours=1)),

@@ -13,7 +13,7 @@ from jobdeck.core.read import jobs
 from jobdeck.core.read.filters import parse_filter
 from jobdeck.core.read.operators import reach
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection, add, rows
+from tests.support.queue import ACTOR, Connection
 
 HOSTILE = ("'; drop table job_queue; --", '"}]', "\\u0000", "%s", "{1,2}", "1e999", "9" * 400, "\u202e")
 
@@ -31,10 +31,10 @@ HOSTILE = ("'; drop table job_queue; --", '"}]', "\\u0000", "%s", "{1,2}", "1e99
 def test_a_payload_key_is_compared_as_text_and_as_the_number_or_word_that_it_looks_like(
     conn: Connection, words: str, stored: list[Any], others: list[Any]
 ) -> None:
-    wanted = {add(conn, payload={"orderId": one}).id for one in stored}
+    wanted = {conn.add(payload={"orderId": one}).id for one in stored}
     for other in others:
-        add(conn, payload={"orderId": other})
-    add(conn, payload={"order": {"orderId": stored[0]}})
+        conn.add(payload={"orderId": other})
+    conn.add(payload={"order": {"orderId": stored[0]}})
 
     assert set(jobs.find_ids(conn, parse_filter(words))) == wanted
     choice = bulk.choose(conn, parse_filter(words), actor=ACTOR)
@@ -45,8 +45,8 @@ def test_a_payload_key_is_compared_as_text_and_as_the_number_or_word_that_it_loo
 
 @pytest.mark.parametrize("key", ["order.id", "the order id", 'a"b', "a'b", "a\\b", *HOSTILE])
 def test_any_name_of_a_key_and_any_value_is_taken_literally(conn: Connection, key: str) -> None:
-    wanted = add(conn, payload={key: key})
-    add(conn, payload={"order": {"id": key}})
+    wanted = conn.add(payload={key: key})
+    conn.add(payload={"order": {"id": key}})
     assert jobs.find_ids(conn, Filter(payload_is=(key, key))) == [wanted.id]
 
 
@@ -79,7 +79,7 @@ def test_a_filter_that_would_read_too_many_jobs_says_so_and_asks_for_a_type(
 ) -> None:
     monkeypatch.setattr(reach, "MOST", 5)
     for number in range(6):
-        add(conn, payload={"orderId": number})
+        conn.add(payload={"orderId": number})
     wanted = parse_filter(words)
 
     if refused is None:
@@ -92,7 +92,7 @@ def test_a_filter_that_would_read_too_many_jobs_says_so_and_asks_for_a_type(
         jobs.find_ids(conn, wanted)
     with pytest.raises(UsageError, match=sentence):
         bulk.choose(conn, wanted, actor=ACTOR)
-    assert rows(conn, "SELECT * FROM job_bulk") == []
+    assert conn.rows("SELECT * FROM job_bulk") == []
     page = jobs.snapshot(wanted, refusal=reach.refusal(wanted).run(conn)).run(conn).page
     assert page.jobs == ()
     assert sentence in (page.refusal or "")

@@ -15,20 +15,7 @@ from jobdeck.core.read.runs.ran_twice import LostRuns, RanTwice, lost_runs, ran_
 from jobdeck.core.words import runs as words
 from tests.support.failed_runs import ran
 from tests.support.plans import Size, cost_of, fill
-from tests.support.queue import (
-    LEASE,
-    Connection,
-    add,
-    advance,
-    claim,
-    claim_one,
-    finish,
-    finish_one,
-    lose,
-    now,
-    report,
-    run_once,
-)
+from tests.support.queue import LEASE, Connection, report
 
 DAY = timedelta(days=1)
 
@@ -39,10 +26,10 @@ def found(conn: Connection, since: timedelta = DAY, **given: Any) -> RanTwice:
 
 def lost_after_it_began(conn: Connection) -> Any:
     """Claims the only job; its worker reports that the run began and dies."""
-    claimed = claim_one(conn, worker="worker-a")
+    claimed = conn.claim_one(worker="worker-a")
     leases.heartbeat(conn, "worker-a", [(claimed.id, claimed.run_token, {"done": 4})], LEASE)
-    assert lose(conn).lost == 1
-    advance(conn, timedelta(hours=1))
+    assert conn.lose().lost == 1
+    conn.advance(timedelta(hours=1))
     return claimed
 
 
@@ -52,12 +39,12 @@ def numbers(lost: LostRuns) -> tuple[int, int, int]:
 
 @pytest.mark.slow
 def test_a_job_whose_first_run_was_lost_after_it_began_may_have_acted_twice(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     first = lost_after_it_began(conn)
-    second = claim_one(conn)
-    finish_one(conn, second, output={"vendorId": "m2"})
-    add(conn)
-    run_once(conn)
+    second = conn.claim_one()
+    conn.finish_one(second, output={"vendorId": "m2"})
+    conn.add()
+    conn.run_once()
     seen = found(conn)
     assert numbers(seen.lost) == (1, 0, 0)
     assert [(run.run_token, run.outcome) for run in seen.lost.runs] == [
@@ -70,23 +57,23 @@ def test_a_job_whose_first_run_was_lost_after_it_began_may_have_acted_twice(conn
 
 
 def test_what_a_late_run_returned_is_evidence_although_its_result_is_discarded(conn: Connection) -> None:
-    add(conn)
-    first = claim_one(conn, worker="worker-a")
-    assert lose(conn).lost == 1
-    advance(conn, timedelta(hours=1))
-    run_once(conn, output={"vendorId": "m2"})
-    finish(conn, report(first, output={"vendorId": "m1"}), worker="worker-a")
+    conn.add()
+    first = conn.claim_one(worker="worker-a")
+    assert conn.lose().lost == 1
+    conn.advance(timedelta(hours=1))
+    conn.run_once(output={"vendorId": "m2"})
+    conn.finish(report(first, output={"vendorId": "m1"}), worker="worker-a")
     seen = found(conn).lost
     assert numbers(seen) == (1, 0, 0)
     assert [words.sent(run) for run in seen.runs if run.output] == ['{"vendorId": "m1"}', '{"vendorId": "m2"}']
 
 
 def test_of_a_run_that_was_lost_before_its_worker_said_that_it_began_no_more_is_claimed(conn: Connection) -> None:
-    add(conn)
-    claim(conn, worker="worker-a", free=0)
-    assert lose(conn).lost == 1
-    advance(conn, timedelta(hours=1))
-    run_once(conn)
+    conn.add()
+    conn.claim(worker="worker-a", free=0)
+    assert conn.lose().lost == 1
+    conn.advance(timedelta(hours=1))
+    conn.run_once()
     assert numbers(found(conn).lost) == (0, 1, 0)
     # An erasure empties the text.
     conn.execute("UPDATE job_runs SET error = 'erased' WHERE outcome = 'lost'")
@@ -94,7 +81,7 @@ def test_of_a_run_that_was_lost_before_its_worker_said_that_it_began_no_more_is_
 
 
 def test_a_lost_run_without_another_one_has_not_acted_twice(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     lost_after_it_began(conn)
     seen = found(conn)
     assert (numbers(seen.lost), seen.lost.runs) == ((0, 0, 1), ())
@@ -103,21 +90,21 @@ def test_a_lost_run_without_another_one_has_not_acted_twice(conn: Connection) ->
 
 @pytest.mark.slow
 def test_a_second_run_that_goes_on_counts_once_it_began(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     lost_after_it_began(conn)
-    (second,) = claim(conn, free=0)
+    (second,) = conn.claim(free=0)
     assert numbers(found(conn).lost) == (0, 1, 0)
     leases.heartbeat(
-        conn, "worker-1", [(second.id, second.run_token, {})], LEASE, {second.run_token: now(conn).timestamp()}
+        conn, "worker-1", [(second.id, second.run_token, {})], LEASE, {second.run_token: conn.now().timestamp()}
     )
     assert numbers(found(conn).lost) == (1, 0, 0)
 
 
 def test_a_job_that_was_tried_again_after_an_error_is_counted_apart(conn: Connection) -> None:
-    add(conn)
-    run_once(conn, outcome="failed", error="no", error_kind="OSError")
-    advance(conn, timedelta(hours=1))
-    run_once(conn)
+    conn.add()
+    conn.run_once(outcome="failed", error="no", error_kind="OSError")
+    conn.advance(timedelta(hours=1))
+    conn.run_once()
     seen = found(conn)
     assert (numbers(seen.lost), seen.once, seen.again) == ((0, 0, 0), 0, 1)
     assert words.sentences(seen) == [
@@ -126,39 +113,39 @@ def test_a_job_that_was_tried_again_after_an_error_is_counted_apart(conn: Connec
 
 
 def test_only_the_time_and_the_type_that_are_asked_for_count(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     lost_after_it_began(conn)
-    run_once(conn)
+    conn.run_once()
     assert numbers(found(conn, task_type="beta").lost) == (0, 0, 0)
     assert found(conn, task_type="beta").once == 0
-    advance(conn, DAY)
+    conn.advance(DAY)
     assert numbers(found(conn).lost) == (0, 0, 0)
     assert numbers(found(conn, 2 * DAY).lost) == (1, 0, 0)
 
 
 def test_one_time_jobs_with_the_same_content_within_an_hour_are_listed(conn: Connection) -> None:
     for number in (1, 1, 2):
-        add(conn, payload={"order": number})
-        run_once(conn)
+        conn.add(payload={"order": number})
+        conn.run_once()
     for _ in range(2):
-        add(conn, payload={})
-        run_once(conn)
+        conn.add(payload={})
+        conn.run_once()
     (same,) = found(conn).same
     assert (same.task_type, same.jobs, len(same.job_ids)) == ("alpha", 2, 2)
-    advance(conn, timedelta(minutes=61))
-    add(conn, payload={"order": 2})
-    run_once(conn)
+    conn.advance(timedelta(minutes=61))
+    conn.add(payload={"order": 2})
+    conn.run_once()
     assert len(found(conn).same) == 1
 
 
 @pytest.mark.slow
 def test_a_viewer_compares_no_payloads_and_sees_nothing_that_a_run_returned(conn: Connection) -> None:
     for _ in range(2):
-        add(conn, payload={"order": 1})
-        run_once(conn)
-    add(conn)
+        conn.add(payload={"order": 1})
+        conn.run_once()
+    conn.add()
     lost_after_it_began(conn)
-    run_once(conn, output={"vendorId": "m2"})
+    conn.run_once(output={"vendorId": "m2"})
     with as_viewer(conn):
         seen = found(conn)
     assert (seen.same, seen.hidden, numbers(seen.lost)) == ((), True, (1, 0, 0))
@@ -183,7 +170,7 @@ def test_any_payload_is_compared(conn: Connection, payload: Any) -> None:
 
 
 def test_dry_runs_do_not_count(conn: Connection) -> None:
-    add(conn, payload={"dryRun": True})
+    conn.add(payload={"dryRun": True})
     lost_after_it_began(conn)
     assert numbers(found(conn).lost) == (0, 0, 0)
 

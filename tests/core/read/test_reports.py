@@ -13,33 +13,17 @@ from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.stats import error_groups
 from tests.support.health import announce
-from tests.support.queue import (
-    ACTOR,
-    WORKER,
-    Connection,
-    add,
-    advance,
-    claim,
-    claim_one,
-    finish,
-    finish_one,
-    lose,
-    now,
-    report,
-    rows,
-    run_once,
-    run_rows,
-)
+from tests.support.queue import ACTOR, WORKER, Connection, report
 
 WEEK = timedelta(days=7)
 
 
 class TestRuns:
     def test_each_run_is_one_row_with_its_own_token_and_attempt(self, conn: Connection) -> None:
-        job = add(conn, payload={"n": 1}, max_attempts=9)
+        job = conn.add(payload={"n": 1}, max_attempts=9)
         outcomes = ["failed", "released", "continued", "partial"]
         for outcome in outcomes:
-            run_once(conn, outcome=outcome, checkpoint={}, retry_after=0)
+            conn.run_once(outcome=outcome, checkpoint={}, retry_after=0)
         found, cursor = history.runs(job_id=job.id).run(conn)
         assert cursor is None
         assert [run.outcome.value for run in found] == ["partial", "continued", "released", "retried"]
@@ -50,21 +34,21 @@ class TestRuns:
         assert all(run.duration == timedelta(seconds=2) for run in found)
 
     def test_a_run_keeps_the_payload_it_ran_with(self, conn: Connection) -> None:
-        job = add(conn, payload={"n": 1})
-        run_once(conn, outcome="failed", permanent=True)
+        job = conn.add(payload={"n": 1})
+        conn.run_once(outcome="failed", permanent=True)
         operator.edit(conn, job.id, changes={"payload": {"n": 2}}, actor=ACTOR)
-        assert run_rows(conn, job.id)[0]["payload"] == {"n": 1}
+        assert conn.run_rows(job.id)[0]["payload"] == {"n": 1}
 
     def test_rows_of_the_past_are_never_changed(self, conn: Connection) -> None:
-        job = add(conn, max_attempts=9)
-        run_once(conn, outcome="failed", retry_after=0, error="one")
-        first = run_rows(conn, job.id)
-        claim_one(conn)
-        lose(conn)
+        job = conn.add(max_attempts=9)
+        conn.run_once(outcome="failed", retry_after=0, error="one")
+        first = conn.run_rows(job.id)
+        conn.claim_one()
+        conn.lose()
         operator.retry(conn, [job.id], actor=ACTOR)
-        run_once(conn, outcome="failed", permanent=True)
+        conn.run_once(outcome="failed", permanent=True)
         operator.delete(conn, [job.id], actor=ACTOR)
-        after = run_rows(conn, job.id)
+        after = conn.run_rows(job.id)
         assert len(after) == 3
         moved = {"due_at", "started_at", "finished_at"}
         assert {k: v for k, v in after[0].items() if k not in moved} == {
@@ -72,15 +56,15 @@ class TestRuns:
         }
 
     def test_the_history_outlives_its_job(self, conn: Connection) -> None:
-        job = add(conn)
-        run_once(conn, outcome="failed", permanent=True)
+        job = conn.add()
+        conn.run_once(outcome="failed", permanent=True)
         operator.delete(conn, [job.id], actor=ACTOR)
         assert len(history.runs(job_id=job.id).run(conn)[0]) == 1
 
     def test_runs_are_found_by_type_and_outcome_newest_first(self, conn: Connection) -> None:
         for kind, outcome in [("alpha", "succeeded"), ("beta", "partial"), ("alpha", "failed"), ("beta", "succeeded")]:
-            add(conn, kind)
-            run_once(conn, [kind], outcome, permanent=True)
+            conn.add(kind)
+            conn.run_once([kind], outcome, permanent=True)
         everything = [(run.task_type, run.outcome.value) for run in history.runs().run(conn)[0]]
         assert everything == [("beta", "succeeded"), ("alpha", "failed"), ("beta", "partial"), ("alpha", "succeeded")]
         assert [run.outcome.value for run in history.runs(task_type="alpha").run(conn)[0]] == ["failed", "succeeded"]
@@ -88,7 +72,7 @@ class TestRuns:
 
     def test_pages_of_runs_leave_none_out(self, conn: Connection) -> None:
         producer.enqueue_many(conn, [NewJob("alpha") for _ in range(23)], actor=ACTOR)
-        finish(conn, *[report(job) for job in claim(conn, limit=23)])
+        conn.finish(*[report(job) for job in conn.claim(limit=23)])
         tokens: list[int] = []
         cursor = None
         while True:
@@ -102,10 +86,10 @@ class TestRuns:
     @pytest.mark.slow
     def test_a_page_may_end_between_a_lost_run_and_its_late_return(self, conn: Connection) -> None:
         for _ in range(2):
-            job = add(conn)
-            late = claim_one(conn)
-            lose(conn)
-            finish_one(conn, late)
+            job = conn.add()
+            late = conn.claim_one()
+            conn.lose()
+            conn.finish_one(late)
             operator.cancel(conn, [job.id], actor=ACTOR)
         seen: list[tuple[int, str]] = []
         cursor = None
@@ -118,9 +102,9 @@ class TestRuns:
         assert len(set(seen)) == 4
 
     def test_text_is_kept_as_it_was_given(self, conn: Connection) -> None:
-        job = add(conn)
+        job = conn.add()
         text = "line one\nline two\t\u202eü%s {} '; DROP TABLE job_queue"
-        run_once(conn, outcome="failed", error=text, traceback=text, log=text, error_kind="Boom")
+        conn.run_once(outcome="failed", error=text, traceback=text, log=text, error_kind="Boom")
         (run,) = history.runs(job_id=job.id).run(conn)[0]
         assert (run.error, run.traceback, run.log, run.error_kind) == (text, text, text, "Boom")
 
@@ -129,8 +113,8 @@ class TestWorkerRuns:
     @pytest.mark.parametrize("source", ["cron_http", "worker", "embedded", "manual", "cli"])
     def test_a_cycle_is_opened_and_closed_with_what_it_did(self, conn: Connection, source: str) -> None:
         for _ in range(3):
-            add(conn)
-        add(conn, run_at=now(conn) + timedelta(hours=1))
+            conn.add()
+        conn.add(run_at=conn.now() + timedelta(hours=1))
         run_id = presence.open_worker_run(conn, source=source, worker_id=WORKER, http_method="POST")
         (opened,) = history.worker_runs().run(conn)
         assert (opened.id, opened.source, opened.http_method, opened.worker_id) == (run_id, source, "POST", WORKER)
@@ -146,7 +130,7 @@ class TestWorkerRuns:
         assert (closed.message, closed.error_message, closed.http_status) == ("did some", "one broke", 200)
         assert closed.completed_at is not None
         assert closed.completed_at >= closed.started_at
-        (stored,) = rows(conn, "SELECT results, duration_ms FROM job_worker_runs")
+        (stored,) = conn.rows("SELECT results, duration_ms FROM job_worker_runs")
         assert stored["results"] == [{"id": "x", "status": "failed"}]
         assert stored["duration_ms"] == pytest.approx(
             (closed.completed_at - closed.started_at).total_seconds() * 1000, abs=0.01
@@ -172,9 +156,9 @@ class TestWorkers:
             WORKER, "host-1", 42, "headless", "0.1.0", 4,
         )  # fmt: skip
         assert (worker.task_types, worker.running, worker.alive) == (("beta", "alpha"), 2, True)
-        advance(conn, timedelta(seconds=50))
+        conn.advance(timedelta(seconds=50))
         assert read_jobs.workers().run(conn)[0].alive
-        advance(conn, timedelta(seconds=11))
+        conn.advance(timedelta(seconds=11))
         assert not read_jobs.workers().run(conn)[0].alive
         announce(conn, running=1)
         (worker,) = read_jobs.workers().run(conn)
@@ -186,8 +170,8 @@ class TestWorkers:
 
 class TestErrorGroups:
     def fail(self, conn: Connection, error: str, kind: str = "Boom", task_type: str = "alpha") -> UUID:
-        job = add(conn, task_type)
-        run_once(conn, [task_type], "failed", permanent=True, error=error, error_kind=kind)
+        job = conn.add(task_type)
+        conn.run_once([task_type], "failed", permanent=True, error=error, error_kind=kind)
         return job.id
 
     def test_errors_that_differ_in_ids_numbers_times_and_quotes_are_one_group(self, conn: Connection) -> None:
@@ -219,13 +203,13 @@ class TestErrorGroups:
 
     @pytest.mark.slow
     def test_retried_and_lost_runs_are_errors_and_successes_are_not(self, conn: Connection) -> None:
-        add(conn)
-        run_once(conn)
-        add(conn)
-        run_once(conn, outcome="released")
-        run_once(conn, outcome="failed", error="Not yet", retry_after=0)
-        claim_one(conn)
-        lose(conn)
+        conn.add()
+        conn.run_once()
+        conn.add()
+        conn.run_once(outcome="released")
+        conn.run_once(outcome="failed", error="Not yet", retry_after=0)
+        conn.claim_one()
+        conn.lose()
         assert {group.error_kind for group in error_groups.groups(since=WEEK).run(conn)} == {
             None,
             "lease_expired",
@@ -233,22 +217,22 @@ class TestErrorGroups:
 
     def test_only_the_time_asked_for_counts(self, conn: Connection) -> None:
         self.fail(conn, "Old")
-        advance(conn, timedelta(days=2))
+        conn.advance(timedelta(days=2))
         self.fail(conn, "New")
         assert [group.sample for group in error_groups.groups(since=timedelta(days=1)).run(conn)] == ["New"]
         assert len(error_groups.groups(since=WEEK, limit=1).run(conn)) == 1
 
     def test_a_group_of_a_failure_without_words_has_some(self, conn: Connection) -> None:
-        add(conn)
-        run_once(conn, outcome="failed", permanent=True)
+        conn.add()
+        conn.run_once(outcome="failed", permanent=True)
         (group,) = error_groups.groups(since=WEEK).run(conn)
         assert (group.count, group.sample) == (1, "no reason given")
 
 
 def test_the_audit_is_read_newest_first_by_job_and_time(conn: Connection) -> None:
-    one, other = add(conn), add(conn)
+    one, other = conn.add(), conn.add()
     operator.cancel(conn, [one.id], actor=ACTOR, reason="first")
-    advance(conn, timedelta(days=2))
+    conn.advance(timedelta(days=2))
     operator.delete(conn, [one.id, other.id], actor=ACTOR)
     assert [(entry.action, entry.job_id) for entry in history.audit().run(conn)] == [
         ("delete", other.id), ("delete", one.id), ("cancel", one.id),

@@ -11,7 +11,7 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.queue import leases
 from jobdeck.core.read import job_lists
 from jobdeck.core.read import jobs as read_jobs
-from tests.support.queue import LEASE, WORKER, Connection, add, advance, run_once
+from tests.support.queue import LEASE, WORKER, Connection
 
 BETA = Filter(status=Status.SUCCEEDED, task_type="beta")
 HERE = """
@@ -36,10 +36,10 @@ def all_pages(conn: Connection, limit: int, wanted: Filter = BETA) -> list[UUID]
 @pytest.fixture
 def full(conn: Connection) -> Connection:
     for number in range(9):
-        add(conn, "beta" if number % 3 == 0 else "alpha")
-        run_once(conn, ("alpha", "beta"))
+        conn.add("beta" if number % 3 == 0 else "alpha")
+        conn.run_once(("alpha", "beta"))
         if number % 2:
-            advance(conn, timedelta(seconds=60))
+            conn.advance(timedelta(seconds=60))
     conn.execute("UPDATE job_runs SET finished_at = started_at")
     conn.execute(HERE)
     return conn

@@ -14,7 +14,7 @@ from jobdeck.core.read.workers.slots import Lane, lanes
 from jobdeck.core.registry import Done
 from jobdeck.core.words.wording import slots
 from tests.support.health import announce
-from tests.support.queue import WORKER, Connection, add, advance, claim
+from tests.support.queue import WORKER, Connection
 from tests.support.waiting import until
 from tests.support.working import job_type, working
 
@@ -36,8 +36,8 @@ def workers(conn: Connection) -> tuple[Worker, ...]:
 def test_a_full_kind_does_not_look_like_a_few_of_many_slots(conn: Connection) -> None:
     report(conn)
     for name in ("alpha", "beta", "beta", "beta"):
-        add(conn, name)
-    claim(conn, ["alpha", "beta"])
+        conn.add(name)
+    conn.claim(["alpha", "beta"])
     assert lanes(workers(conn)) == {"thread": Lane(1, 1), "async": Lane(3, 100)}
     assert slots(workers(conn)) == "1 of 1 thread slots, 3 of 100 async"
 
@@ -45,16 +45,16 @@ def test_a_full_kind_does_not_look_like_a_few_of_many_slots(conn: Connection) ->
 def test_why_says_that_all_slots_of_the_kind_are_taken_and_how_many_jobs_are_ahead(conn: Connection) -> None:
     report(conn)
     report(conn, "worker-2")
-    add(conn)
-    add(conn)
-    claim(conn, limit=1)
-    claim(conn, limit=1, worker="worker-2")
-    wanted = add(conn)
+    conn.add()
+    conn.add()
+    conn.claim(limit=1)
+    conn.claim(limit=1, worker="worker-2")
+    wanted = conn.add()
     *claimed, slot, turn = read_jobs.why(wanted.id).run(conn)
     assert all(clause.holds and clause.is_of_claim for clause in claimed)
     assert (slot.name, slot.holds, turn.name, turn.holds) == ("slot", False, "turn", True)
     assert slot.evidence.startswith("All 2 thread slots of the 2 workers that handle this type are busy; the longest ")
-    free = read_jobs.why(add(conn, "beta").id).run(conn)[-2]
+    free = read_jobs.why(conn.add("beta").id).run(conn)[-2]
     assert (free.holds, free.evidence) == (
         True, "0 of 200 async slots of the 2 workers that handle this type are taken."
     )  # fmt: skip
@@ -63,23 +63,23 @@ def test_why_says_that_all_slots_of_the_kind_are_taken_and_how_many_jobs_are_ahe
 def test_jobs_that_wait_in_a_worker_take_no_more_slots_than_there_are(conn: Connection) -> None:
     report(conn)
     for _ in range(3):
-        add(conn)
-    claim(conn, free=1)
+        conn.add()
+    conn.claim(free=1)
     assert slots(workers(conn)) == "1 of 1 thread slots, 0 of 100 async"
 
 
 def test_a_worker_of_an_earlier_program_has_threads_alone(conn: Connection) -> None:
     announce(conn, concurrency=4)
-    add(conn)
-    claim(conn)
+    conn.add()
+    conn.claim()
     assert slots(workers(conn)) == "1 of 4 thread slots"
 
 
 def test_a_worker_that_is_gone_has_no_slots(conn: Connection) -> None:
     report(conn)
-    add(conn)
-    claim(conn)
-    advance(conn, timedelta(minutes=3))
+    conn.add()
+    conn.claim()
+    conn.advance(timedelta(minutes=3))
     assert (lanes(workers(conn)), slots(workers(conn))) == ({}, "no slots")
 
 

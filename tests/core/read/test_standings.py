@@ -14,7 +14,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.standings import full_types
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, add, claim, claim_one, finish_one, now
+from tests.support.queue import ACTOR, Connection
 
 TYPES = ("alpha", "beta", "full", "held", "gamma")
 
@@ -39,25 +39,25 @@ def listed(conn: Connection, limit: int = 200) -> list[UUID]:
 
 def test_a_job_of_a_type_that_the_calls_of_a_scheduler_run_is_not_said_to_be_unable_to_run(conn: Connection) -> None:
     announce(conn, types=TYPES)
-    job, ran = add(conn, "cron"), add(conn, "cron")
+    job, ran = conn.add("cron"), conn.add("cron")
     assert standings(conn) == {job.id: Standing.CANNOT_RUN, ran.id: Standing.CANNOT_RUN}
-    finish_one(conn, claim(conn, ["cron"], limit=1)[0])
+    conn.finish_one(conn.claim(["cron"], limit=1)[0])
     assert list(standings(conn).values()) == [Standing.PENDING]
 
 
 def test_a_pending_job_says_why_it_does_not_run(conn: Connection) -> None:
     announce(conn, types=TYPES)
-    start = now(conn)
-    failing = add(conn, "gamma")
-    finish_one(conn, claim_one(conn, ["gamma"]), "failed", error="It broke.", retry_base=600.0)
-    later = add(conn, "alpha", run_at=start + timedelta(hours=1))
-    due = add(conn, "beta")
-    late = add(conn, "alpha", run_at=start - timedelta(minutes=5))
-    after = add(conn, "alpha", blocked_by=later.id)
-    paused = add(conn, "held")
+    start = conn.now()
+    failing = conn.add("gamma")
+    conn.finish_one(conn.claim_one(["gamma"]), "failed", error="It broke.", retry_base=600.0)
+    later = conn.add("alpha", run_at=start + timedelta(hours=1))
+    due = conn.add("beta")
+    late = conn.add("alpha", run_at=start - timedelta(minutes=5))
+    after = conn.add("alpha", blocked_by=later.id)
+    paused = conn.add("held")
     operator.pause(conn, reason="Twilio is down", actor=ACTOR, task_type="held")
-    nobody = add(conn, "unknown")
-    alone = add(conn, "alpha", recurrence_interval_minutes=60, run_at=start + timedelta(hours=1))
+    nobody = conn.add("unknown")
+    alone = conn.add("alpha", recurrence_interval_minutes=60, run_at=start + timedelta(hours=1))
     operator.pause_series(conn, alone.id, actor=ACTOR)
 
     for found in (standings(conn), standings(conn, Filter(status=Status.PENDING))):
@@ -77,10 +77,10 @@ def test_a_job_behind_another_one_with_its_key_waits_only_once_it_is_due_and_its
     conn: Connection,
 ) -> None:
     announce(conn, types=TYPES)
-    start = now(conn)
-    first, behind = add(conn, "alpha", concurrency_key="k"), add(conn, "alpha", concurrency_key="k")
-    later = add(conn, "alpha", concurrency_key="k", run_at=start + timedelta(hours=1))
-    paused = add(conn, "held", concurrency_key="k")
+    start = conn.now()
+    first, behind = conn.add("alpha", concurrency_key="k"), conn.add("alpha", concurrency_key="k")
+    later = conn.add("alpha", concurrency_key="k", run_at=start + timedelta(hours=1))
+    paused = conn.add("held", concurrency_key="k")
     operator.pause(conn, reason="Twilio is down", actor=ACTOR, task_type="held")
     assert standings(conn) == {
         first.id: Standing.PENDING,
@@ -93,60 +93,60 @@ def test_a_job_behind_another_one_with_its_key_waits_only_once_it_is_due_and_its
 def test_jobs_behind_a_limit_say_so_and_how_many_places_there_are(conn: Connection) -> None:
     announce(conn, types=TYPES)
     operator.set_type(conn, "full", changes={"max_running": 1}, actor=ACTOR, reason=None)
-    first, second = add(conn, "full"), add(conn, "full")
-    claim_one(conn, ["full"])
+    first, second = conn.add("full"), conn.add("full")
+    conn.claim_one(["full"])
     assert standings(conn) == {first.id: Standing.RUNNING, second.id: Standing.AT_LIMIT}
     (full,) = full_types().run(conn)
     assert (full.task_type, full.words) == ("full", "1 of 1 places taken")
 
 
 def test_while_processing_is_off_due_jobs_are_paused_and_later_ones_pending(conn: Connection) -> None:
-    due, later = add(conn), add(conn, run_at=now(conn) + timedelta(hours=1))
+    due, later = conn.add(), conn.add(run_at=conn.now() + timedelta(hours=1))
     operator.pause(conn, reason=None, actor=ACTOR)
     assert standings(conn) == {due.id: Standing.PAUSED, later.id: Standing.PENDING}
 
 
 def test_without_a_live_worker_a_job_of_any_type_may_still_be_claimed_by_a_scheduled_call(conn: Connection) -> None:
     assert standings(conn, Filter(task_type="alpha")) == {}
-    job = add(conn, "unknown")
+    job = conn.add("unknown")
     assert standings(conn) == {job.id: Standing.PENDING}
 
 
 def test_a_type_that_is_set_aside_is_nobodys_worry(conn: Connection) -> None:
     announce(conn, types=TYPES)
-    job = add(conn, "other", run_at=now(conn) - timedelta(hours=1))
+    job = conn.add("other", run_at=conn.now() - timedelta(hours=1))
     operator.set_type(conn, "other", changes={"set_aside": True}, actor=ACTOR, reason="another runner has it")
     assert standings(conn) == {job.id: Standing.PENDING}
 
 
 def fail(conn: Connection) -> Job:
     """A job that has just failed permanently."""
-    job = add(conn, "beta")
-    finish_one(conn, claim_one(conn, ["beta"]), "failed", error="It broke.", permanent=True)
+    job = conn.add("beta")
+    conn.finish_one(conn.claim_one(["beta"]), "failed", error="It broke.", permanent=True)
     return job
 
 
 def every_need(conn: Connection) -> list[UUID]:
     """One job of each need, the neediest first; added in another order."""
     announce(conn, types=TYPES)
-    start = now(conn)
-    cancelled = add(conn, "alpha")
+    start = conn.now()
+    cancelled = conn.add("alpha")
     operator.cancel(conn, [cancelled.id], actor=ACTOR)
-    later = add(conn, "alpha", run_at=start + timedelta(hours=2))
-    paused_later = add(conn, "held", run_at=start + timedelta(hours=1))
+    later = conn.add("alpha", run_at=start + timedelta(hours=2))
+    paused_later = conn.add("held", run_at=start + timedelta(hours=1))
     operator.pause(conn, reason=None, actor=ACTOR, task_type="held")
-    waiting = add(conn, "alpha", blocked_by=later.id)
-    running = add(conn, "alpha")
-    claim_one(conn, ["alpha"])
-    retrying = add(conn, "gamma")
-    finish_one(conn, claim_one(conn, ["gamma"]), "failed", error="It broke.", retry_base=600.0)
+    waiting = conn.add("alpha", blocked_by=later.id)
+    running = conn.add("alpha")
+    conn.claim_one(["alpha"])
+    retrying = conn.add("gamma")
+    conn.finish_one(conn.claim_one(["gamma"]), "failed", error="It broke.", retry_base=600.0)
     operator.set_type(conn, "full", changes={"max_running": 1}, actor=ACTOR, reason=None)
-    holder = add(conn, "full")
-    claim_one(conn, ["full"])
-    limited = add(conn, "full")
-    overdue = add(conn, "alpha", run_at=start - timedelta(minutes=5))
-    paused = add(conn, "held", run_at=start - timedelta(minutes=4))
-    nobody = add(conn, "unknown")
+    holder = conn.add("full")
+    conn.claim_one(["full"])
+    limited = conn.add("full")
+    overdue = conn.add("alpha", run_at=start - timedelta(minutes=5))
+    paused = conn.add("held", run_at=start - timedelta(minutes=4))
+    nobody = conn.add("unknown")
     first_failed, last_failed = (fail(conn) for _ in range(2))
     ordered = (
         last_failed, first_failed, nobody, overdue, paused, retrying, running, holder, limited, waiting, paused_later,
@@ -183,6 +183,6 @@ def test_the_list_of_all_jobs_has_the_first_of_each_status_alone(
 
 
 def test_what_is_no_cursor_is_refused_in_a_sentence(conn: Connection) -> None:
-    add(conn)
+    conn.add()
     with pytest.raises(UsageError, match="not a cursor"):
         read_jobs.needy(after="nonsense").run(conn)

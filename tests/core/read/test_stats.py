@@ -22,7 +22,7 @@ from jobdeck.core.read.stats.figures import failure_shares
 from jobdeck.core.read.stats.trends import step_for, trends
 from jobdeck.core.read.verdict.health import health
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection, add, claim_one, finish_one, run_once, value
+from tests.support.queue import ACTOR, Connection
 
 MINUTE = timedelta(minutes=1)
 HOUR = timedelta(hours=1)
@@ -51,8 +51,8 @@ def failed_alike(conn: Connection, jobs: int, *, error: str = "boom", task_type:
     """Jobs that failed permanently with one error, each in a run of its own."""
     found = []
     for _ in range(jobs):
-        found.append(add(conn, task_type, max_attempts=1).id)
-        run_once(conn, [task_type], "failed", error=error)
+        found.append(conn.add(task_type, max_attempts=1).id)
+        conn.run_once([task_type], "failed", error=error)
     return found
 
 
@@ -105,7 +105,7 @@ class TestTrends:
 
     def test_it_says_since_when_runs_are_counted(self, conn: Connection) -> None:
         told = trends(7 * DAY).run(conn)
-        assert told.since < told.counted_since == value(conn, "SELECT stats_since FROM job_queue_settings")
+        assert told.since < told.counted_since == conn.value("SELECT stats_since FROM job_queue_settings")
         assert told.step == step_for(7 * DAY)
 
 
@@ -268,8 +268,8 @@ class TestErrorGroups:
     def test_the_jobs_of_a_group_are_found_by_its_fingerprint(self, conn: Connection) -> None:
         ids = failed_alike(conn, 3)
         failed_alike(conn, 1, error="another")
-        waits = add(conn, max_attempts=9)
-        finish_one(conn, claim_one(conn), "failed", error="boom")
+        waits = conn.add(max_attempts=9)
+        conn.finish_one(conn.claim_one(), "failed", error="boom")
         group = next(one for one in error_groups.groups().run(conn) if one.sample == "boom")
         found = error_groups.alike(*group.key).run(conn)
         assert [job.id for job in found] == [*reversed(ids), waits.id]
@@ -304,11 +304,11 @@ class TestErrorGroups:
     @pytest.mark.parametrize("sort", SORTS)
     def test_a_group_is_listed_in_every_order_with_its_running_jobs(self, conn: Connection, sort: str) -> None:
         ids = failed_alike(conn, 2)
-        waits = add(conn, max_attempts=9)
-        finish_one(conn, claim_one(conn), "failed", error="boom")
+        waits = conn.add(max_attempts=9)
+        conn.finish_one(conn.claim_one(), "failed", error="boom")
         key = error_groups.groups().run(conn)[0].key
         conn.execute("UPDATE job_queue SET run_at = now() WHERE id = %s", (waits.id,))
-        claim_one(conn)
+        conn.claim_one()
         shot = jobs.snapshot(Filter(status=Status.SUCCEEDED), sort=sort, descending=False, group=key).run(conn)
         assert {job.id for job in shot.page.jobs} == {*ids, waits.id}
         assert shot.page.total == 3
@@ -341,7 +341,7 @@ class TestErrorGroups:
         choice = bulk.choose_alike(conn, "alpha", "00112233aabb", actor=ACTOR)
         assert choice is not None
         assert choice.bulk.total == 20_500
-        assert value(conn, "SELECT count(DISTINCT job_id) FROM job_bulk_items") == 20_500
+        assert conn.value("SELECT count(DISTINCT job_id) FROM job_bulk_items") == 20_500
         assert bulk.choose_alike(conn, "beta", "00112233aabb", actor=ACTOR) is None
         every = bulk.choose(conn, Filter(fingerprint="00112233aabb"), actor=ACTOR)
         assert every is not None

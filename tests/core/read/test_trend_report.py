@@ -11,7 +11,7 @@ from jobdeck.core.errors import UsageError
 from jobdeck.core.queue import operator, presence
 from jobdeck.core.read.pages.series import SeriesLine, series
 from jobdeck.core.read.stats.backlog import Waiting, trend_report
-from tests.support.queue import ACTOR, Connection, add, advance, claim_one, ended_now, finish_one, now, run_once
+from tests.support.queue import ACTOR, Connection
 
 HOUR = timedelta(hours=1)
 
@@ -25,7 +25,7 @@ def test_the_backlog_of_each_bucket_is_that_of_all_or_of_one_type_and_unknown_wh
     conn: Connection,
 ) -> None:
     for name in ("alpha", "alpha", "beta"):
-        add(conn, name)
+        conn.add(name)
     conn.execute("SELECT job_backlog_sample()")
     found = trend_report(6 * HOUR).run(conn)
     assert counted(found.waiting()) == [Waiting(3, at_least=False)]
@@ -38,7 +38,7 @@ def test_the_backlog_of_each_bucket_is_that_of_all_or_of_one_type_and_unknown_wh
 
 @pytest.mark.parametrize("hours", [1, 6, 24, 7 * 24, 30 * 24])
 def test_each_window_reads_the_backlog_in_its_own_steps(conn: Connection, hours: int) -> None:
-    add(conn)
+    conn.add()
     conn.execute("SELECT job_backlog_sample()")
     found = trend_report(hours * HOUR).run(conn)
     assert counted(found.waiting()) == [Waiting(1, at_least=False)]
@@ -47,7 +47,7 @@ def test_each_window_reads_the_backlog_in_its_own_steps(conn: Connection, hours:
 
 def test_pauses_resumes_and_releases_are_marks_in_their_order(conn: Connection) -> None:
     presence.declare_values(conn, (), release="shop@1.9", worker_id="")
-    advance(conn, 2 * HOUR)
+    conn.advance(2 * HOUR)
     operator.pause(conn, reason="down", actor=ACTOR, task_type="alpha")
     operator.pause(conn, reason=None, actor=ACTOR)
     operator.resume(conn, actor=ACTOR, task_type="alpha")
@@ -79,12 +79,12 @@ def the_line(conn: Connection) -> SeriesLine:
 def end(conn: Connection, outcome: str) -> None:
     """Ends the next run of the series, whenever it is due."""
     conn.execute("UPDATE job_queue SET run_at = now(), slot_at = NULL WHERE is_recurring")
-    finish_one(conn, claim_one(conn), outcome, error="boom", permanent=True, checkpoint={})
+    conn.finish_one(conn.claim_one(), outcome, error="boom", permanent=True, checkpoint={})
 
 
 @pytest.mark.slow
 def test_the_streak_is_how_many_last_runs_ended_alike(conn: Connection) -> None:
-    add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=60)
+    conn.add(run_at=conn.now() + HOUR, recurrence_interval_minutes=60)
     assert (the_line(conn).streak, the_line(conn).streak_is_least) == (0, False)
     for outcome, streak in (("succeeded", 1), ("partial", 2), ("failed", -1), ("failed", -2), ("succeeded", 1)):
         end(conn, outcome)
@@ -95,28 +95,28 @@ def test_the_streak_is_how_many_last_runs_ended_alike(conn: Connection) -> None:
 
 
 def test_a_released_run_is_no_part_of_a_streak(conn: Connection) -> None:
-    add(conn, run_at=now(conn) + HOUR, recurrence_interval_minutes=60)
+    conn.add(run_at=conn.now() + HOUR, recurrence_interval_minutes=60)
     end(conn, "succeeded")
     end(conn, "released")
     assert the_line(conn).streak == 1
 
 
 def test_a_series_is_late_while_it_is_due_and_has_not_begun(conn: Connection) -> None:
-    add(conn, run_at=now(conn) - 2 * HOUR, recurrence_interval_minutes=60)
+    conn.add(run_at=conn.now() - 2 * HOUR, recurrence_interval_minutes=60)
     late = the_line(conn).late
     assert late is not None
     assert late >= 2 * HOUR
-    claimed = claim_one(conn)
+    claimed = conn.claim_one()
     assert the_line(conn).late is None
-    finish_one(conn, claimed)
+    conn.finish_one(claimed)
     assert the_line(conn).late is None
-    assert the_line(conn).job.run_at > now(conn)
+    assert the_line(conn).job.run_at > conn.now()
 
 
 def test_only_series_are_listed_by_type_and_the_first_200_say_that_there_are_more(conn: Connection) -> None:
-    add(conn, "zeta", run_at=now(conn) + HOUR, recurrence_interval_minutes=5)
-    add(conn, "alpha", recurrence_interval_minutes=5)
-    add(conn, "once")
+    conn.add("zeta", run_at=conn.now() + HOUR, recurrence_interval_minutes=5)
+    conn.add("alpha", recurrence_interval_minutes=5)
+    conn.add("once")
     found = series().run(conn)
     assert [one.job.task_type for one in found.series] == ["alpha", "zeta"]
     assert not found.more
@@ -133,7 +133,7 @@ def test_only_series_are_listed_by_type_and_the_first_200_say_that_there_are_mor
 
 
 def test_trends_of_the_runs_are_in_the_report(conn: Connection) -> None:
-    add(conn)
-    run_once(conn)
-    ended_now(conn)
+    conn.add()
+    conn.run_once()
+    conn.ended_now()
     assert trend_report(HOUR).run(conn).trends.total("alpha").succeeded == 1

@@ -9,7 +9,7 @@ from psycopg import sql
 
 from jobdeck.core.model import Verdict
 from tests.support.health import finding, judged, verdict
-from tests.support.queue import Connection, advance, reap, value
+from tests.support.queue import Connection
 
 
 class TestUpkeep:
@@ -29,7 +29,7 @@ class TestUpkeep:
     def test_upkeep_that_succeeds_is_no_finding(self, conn: Connection) -> None:
         conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 hour' WHERE part <> 'bulk'")
         assert verdict(conn, "upkeep") is Verdict.CRITICAL
-        reap(conn)
+        conn.reap()
         assert verdict(conn, "upkeep") is None
 
     @pytest.mark.parametrize(
@@ -44,12 +44,12 @@ class TestUpkeep:
     def test_a_part_that_fails_has_not_succeeded_and_the_others_have(
         self, conn: Connection, part: str, function: str
     ) -> None:
-        advance(conn, timedelta(hours=1))
+        conn.advance(timedelta(hours=1))
         conn.execute(sql.SQL("ALTER FUNCTION {} RENAME TO not_there").format(sql.Identifier(function)))
         conn.execute("UPDATE job_workers SET heartbeat_at = now()")
-        assert list(reap(conn).troubles) == [part]
+        assert list(conn.reap().troubles) == [part]
         late = "SELECT part FROM job_upkeep WHERE succeeded_at < now() - interval '1 minute' AND part <> 'bulk'"
-        assert value(conn, late) == part
+        assert conn.value(late) == part
         found = judged(conn, "upkeep", Verdict.CRITICAL, part)
         assert f"42883 function {function}" in found.evidence
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import psycopg
 import pytest
@@ -17,11 +16,10 @@ from jobdeck.core.schema.components import queue_component
 from tests.core.cli.support import Jobdeck, everything
 from tests.support.catalog import catalog
 from tests.support.postgres import PostgresServer
-from tests.support.queue import add
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
-Connection = psycopg.Connection[Any]
 
 OPEN = "GRANT CREATE ON SCHEMA public TO PUBLIC"
 """How `public` is in a database that was upgraded from Postgres 14."""
@@ -43,10 +41,10 @@ class Roles:
         return role
 
     def sign_in(self, role: str) -> Connection:
-        return psycopg.connect(self._url.replace("//jobdeck@", f"//{role}@"), autocommit=True)
+        return Connection.connect(self._url.replace("//jobdeck@", f"//{role}@"), autocommit=True)
 
     def remove(self) -> None:
-        with psycopg.connect(self._url, autocommit=True) as admin:
+        with Connection.connect(self._url, autocommit=True) as admin:
             for role in self._made:
                 admin.execute(sql.SQL("REASSIGN OWNED BY {} TO jobdeck").format(sql.Identifier(role)))
                 admin.execute(sql.SQL("DROP OWNED BY {}").format(sql.Identifier(role)))
@@ -65,7 +63,7 @@ def roles(postgres: PostgresServer, empty_database_url: str) -> Iterator[Roles]:
 @pytest.fixture
 def owner(empty_database_url: str) -> Iterator[Connection]:
     """The superuser's connection to a database that holds nothing."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+    with Connection.connect(empty_database_url, autocommit=True) as connection:
         yield connection
 
 
@@ -110,7 +108,7 @@ def test_the_attack_works_where_others_can_create(
     monkeypatch.setattr(plan, "refuse_other_creators", lambda *_: None)
     owner.execute(OPEN)
     install_queue(owner)
-    job = add(owner)
+    job = owner.add()
     eve = roles.make("eve")
     owner.execute(sql.SQL("GRANT EXECUTE ON FUNCTION job_queue_why TO {}").format(sql.Identifier(eve)))
     with closing(roles.sign_in(eve)) as conn:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import components, drop_schema, install_schema, installed_version, owned_objects
 from tests.support.catalog import catalog
-from tests.support.queue import Connection, add
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.installation
 @pytest.fixture
 def shared(empty_database_url: str) -> Iterator[Connection]:
     """A database whose application has names like ours."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+    with Connection.connect(empty_database_url, autocommit=True) as connection:
         connection.execute("CREATE TABLE job_board (id int PRIMARY KEY, note text)")
         connection.execute("INSERT INTO job_board VALUES (1, 'mine')")
         connection.execute("CREATE FUNCTION job_board_search(text) RETURNS text LANGUAGE sql AS 'SELECT $1'")
@@ -31,7 +30,7 @@ def test_only_what_jobdeck_installed_is_removed(shared: Connection) -> None:
     shared.execute("REVOKE ALL ON FUNCTION job_actor(text, integer) FROM public")
     before = catalog(shared)
     install_schema(shared)
-    add(shared)
+    shared.add()
     drop_schema(shared)
     assert catalog(shared) == before
     assert shared.execute("SELECT note FROM job_board").fetchall() == [("mine",)]
@@ -40,7 +39,7 @@ def test_only_what_jobdeck_installed_is_removed(shared: Connection) -> None:
 
 def test_what_would_be_removed_is_told_with_its_rows_and_stays(conn: Connection) -> None:
     for _ in range(3):
-        add(conn)
+        conn.add()
     before = catalog(conn)
     owned = owned_objects(conn)
     assert dict(owned.rows)["job_queue"] == 3
@@ -71,7 +70,7 @@ def test_another_schemas_object_that_depends_on_one_is_named_and_nothing_removed
 
 
 def test_tables_that_were_there_before_stay_with_their_rows(empty_database_url: str) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         conn.execute(
             "CREATE TABLE job_queue_settings (id integer PRIMARY KEY, paused_reason text, "
             "processing_enabled boolean NOT NULL DEFAULT true, updated_at timestamptz NOT NULL DEFAULT now())"
@@ -86,7 +85,7 @@ def test_tables_that_were_there_before_stay_with_their_rows(empty_database_url: 
 
 
 def test_without_a_schema_or_a_record_of_it_nothing_is_removed(empty_database_url: str) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         with pytest.raises(Refused, match=r"no Jobdeck schema. There is nothing to remove"):
             drop_schema(conn)
         with conn.transaction():
@@ -100,7 +99,7 @@ def test_a_session_that_uses_the_tables_ends_it(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.schema.drop.LOCK_SECONDS", 1)
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("SELECT FROM job_queue")
         with pytest.raises(Refused, match="Nothing was removed: another session"):
             drop_schema(conn)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import drop_schema, examine, install_schema, owned_objects
 from tests.support.catalog import catalog
-from tests.support.queue import Connection, add, claim_one, finish_one, reap, run_once, value
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
@@ -32,7 +31,7 @@ SELECT nextval('job_run_token_seq'), gen_random_uuid(), 'alpha', '{}', 1, now(),
 
 @pytest.fixture
 def empty(empty_database_url: str) -> Iterator[Connection]:
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+    with Connection.connect(empty_database_url, autocommit=True) as connection:
         yield connection
 
 
@@ -47,7 +46,7 @@ def large(conn: Connection) -> Connection:
 def make_partitions(conn: Connection) -> Mapping[str, str]:
     """One pass of the reaper when the last one was long ago. Returns its troubles."""
     conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '1 hour'")
-    return reap(conn).troubles
+    return conn.reap().troubles
 
 
 def without_grants(conn: Connection) -> dict[tuple[str, str], object]:
@@ -72,7 +71,7 @@ def test_rights_on_a_partition_are_taken_back_by_the_next_installation(conn: Con
     conn.execute("GRANT SELECT ON job_runs_0 TO PUBLIC")
     conn.execute("GRANT UPDATE (error) ON job_runs_10000000 TO PUBLIC")
     install_schema(conn)
-    assert value(conn, OTHERS_RIGHTS) == 0
+    assert conn.value(OTHERS_RIGHTS) == 0
 
 
 def test_partitions_are_removed_with_the_rest(empty: Connection) -> None:
@@ -81,8 +80,8 @@ def test_partitions_are_removed_with_the_rest(empty: Connection) -> None:
     empty.execute("SELECT setval('job_run_token_seq', 6000000)")
     make_partitions(empty)
     assert len(empty.execute(RANGES).fetchall()) == 3
-    add(empty)
-    run_once(empty)
+    empty.add()
+    empty.run_once()
     assert dict(owned_objects(empty).rows)["job_runs"] == 1
     drop_schema(empty)
     assert catalog(empty) == before
@@ -107,19 +106,19 @@ def test_rights_and_policies_of_the_owner_are_kept(conn: Connection) -> None:
     before = kept()
     install_schema(conn)
     assert kept() == before
-    assert value(conn, OTHERS_RIGHTS) == 0
-    assert value(conn, "SELECT relrowsecurity FROM pg_class WHERE relname = 'job_runs_0'")
+    assert conn.value(OTHERS_RIGHTS) == 0
+    assert conn.value("SELECT relrowsecurity FROM pg_class WHERE relname = 'job_runs_0'")
 
 
 def test_a_large_history_is_divided_beside_the_workers(large: Connection) -> None:
-    add(large)
-    running = claim_one(large)
+    large.add()
+    running = large.claim_one()
     large.execute(LARGE_RUNS)
     install_schema(large)
     assert [first for _, first, _ in large.execute(RANGES)] == [None, 10_000_000, 40_000_000]
-    assert value(large, "SELECT count(*) FROM pg_constraint WHERE conname = 'job_runs_bound'") == 0
-    finish_one(large, running)
-    assert value(large, "SELECT count(*) FROM job_runs") == 36_001
+    assert large.value("SELECT count(*) FROM pg_constraint WHERE conname = 'job_runs_bound'") == 0
+    large.finish_one(running)
+    assert large.value("SELECT count(*) FROM job_runs") == 36_001
     assert examine(large).altered == ()
 
 
@@ -128,12 +127,12 @@ def test_a_large_history_that_is_in_use_elsewhere_is_divided_by_a_later_installa
 ) -> None:
     large.execute(LARGE_RUNS)
     assert "Run `jobdeck init`, which divides it" in make_partitions(large)["partitions"]
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("LOCK TABLE job_runs_10000000 IN ACCESS SHARE MODE")  # as pg_dump does
         said: list[str] = []
         with pytest.raises(Refused, match="held the queue's tables for ten seconds"):
             install_schema(large, waits=said.append)
-    assert value(large, "SELECT count(*) FROM job_run_ranges()") == 2
+    assert large.value("SELECT count(*) FROM job_run_ranges()") == 2
     install_schema(large)
     assert [first for _, first, _ in large.execute(RANGES)] == [None, 10_000_000, 40_000_000]
 
@@ -155,11 +154,11 @@ def test_an_index_that_all_partitions_lack_is_built_before_the_transaction(conn:
 
 def test_an_index_of_a_partition_whose_building_was_interrupted_is_built_again(conn: Connection) -> None:
     before = without_grants(conn)
-    definition = value(conn, "SELECT indexdef FROM pg_indexes WHERE indexname = 'job_runs_0_removed'")
+    definition = conn.value("SELECT indexdef FROM pg_indexes WHERE indexname = 'job_runs_0_removed'")
     conn.execute("DROP INDEX job_runs_removed")
     conn.execute(definition.encode())
     conn.execute("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'job_runs_0_removed'::regclass")
     install_schema(conn)
-    assert value(conn, "SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = ANY (ARRAY["
+    assert conn.value("SELECT bool_and(indisvalid) FROM pg_index WHERE indexrelid = ANY (ARRAY["
                  "'job_runs_0_removed'::regclass, 'job_runs_removed'::regclass])")  # fmt: skip
     assert without_grants(conn) == before

@@ -10,7 +10,7 @@ import pytest
 from jobdeck.core.errors import Refused
 from jobdeck.core.schema import install_schema, known_components, plan_installation
 from tests.support.catalog import catalog
-from tests.support.queue import Connection, add
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
@@ -31,7 +31,7 @@ def keep_a_snapshot(conn: Connection) -> None:
 
 def test_a_new_index_of_a_large_table_is_built_after_the_transaction(conn: Connection) -> None:
     before = without_grants(conn)
-    add(conn)
+    conn.add()
     conn.execute("DROP INDEX job_queue_claimable, job_queue_dedupe, job_bulk_chosen_at")
     plan = plan_installation(conn, known_components(), schema="public", large_bytes=LARGE)
     assert [index.name for index in plan.later] == ["job_queue_claimable"]
@@ -42,12 +42,12 @@ def test_a_new_index_of_a_large_table_is_built_after_the_transaction(conn: Conne
 def test_jobs_are_added_while_an_index_is_built_and_a_second_installation_is_refused(
     conn: Connection, database_url: str
 ) -> None:
-    add(conn)
+    conn.add()
     conn.execute("DROP INDEX job_queue_claimable")
     ended: list[BaseException | None] = []
 
     def install() -> None:
-        with psycopg.connect(database_url, autocommit=True) as other:
+        with Connection.connect(database_url, autocommit=True) as other:
             try:
                 install_schema(other, large_bytes=LARGE)
             except Refused as error:
@@ -55,7 +55,7 @@ def test_jobs_are_added_while_an_index_is_built_and_a_second_installation_is_ref
             else:
                 ended.append(None)
 
-    with psycopg.connect(database_url, autocommit=True) as reader, psycopg.connect(database_url) as old:
+    with Connection.connect(database_url, autocommit=True) as reader, Connection.connect(database_url) as old:
         keep_a_snapshot(old)
         thread = threading.Thread(target=install)
         thread.start()
@@ -63,7 +63,7 @@ def test_jobs_are_added_while_an_index_is_built_and_a_second_installation_is_ref
             if reader.execute(BUILDING).fetchall():
                 break
             reader.execute("SELECT pg_sleep(0.1)")
-        add(conn)
+        conn.add()
         with pytest.raises(Refused, match="another session is building an index of the table job_queue"):
             install_schema(reader)
         old.rollback()
@@ -76,10 +76,10 @@ def test_an_old_transaction_leaves_an_invalid_index_which_the_next_installation_
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = without_grants(conn)
-    add(conn)
+    conn.add()
     conn.execute("DROP INDEX job_queue_claimable")
     monkeypatch.setattr("jobdeck.core.schema.install.INDEX_LOCK_SECONDS", 1)
-    with psycopg.connect(database_url) as old:
+    with Connection.connect(database_url) as old:
         keep_a_snapshot(old)
         with pytest.raises(Refused, match=r"index job_queue_claimable was not built.*run `jobdeck init` again"):
             install_schema(conn, large_bytes=LARGE)

@@ -94,9 +94,8 @@ def test_a_refused_installation_runs_none(stepped: Connection, monkeypatch: pyte
 
 
 def test_a_fresh_installation_needs_none(stepped: Connection, empty_database_url: str) -> None:
-    import psycopg  # noqa: PLC0415 -- one use
 
-    with psycopg.connect(empty_database_url, autocommit=True) as fresh:
+    with Connection.connect(empty_database_url, autocommit=True) as fresh:
         install_schema(fresh)
         assert examine(fresh).waiting == ()
 

@@ -14,7 +14,7 @@ import pytest
 
 from jobdeck.core.model import LEAST_PRIORITY, MOST_PRIORITY
 from jobdeck.core.schema.components import sql_folder
-from tests.support.queue import Connection, rows, value
+from tests.support.queue import Connection
 
 COLUMNS: Final = ("status", "blocked_by", "in_line")
 END: Final = re.compile(
@@ -27,7 +27,7 @@ CLOSING: Final = re.compile(r"\)|\bend\b")
 
 def rule(conn: Connection, function: str) -> str:
     """The expression of a function, with the columns in place of its parameters."""
-    (row,) = rows(conn, "SELECT pg_get_function_sqlbody(oid) AS body FROM pg_proc WHERE proname = %s", function)
+    (row,) = conn.rows("SELECT pg_get_function_sqlbody(oid) AS body FROM pg_proc WHERE proname = %s", function)
     return re.sub(r"\(?\bp_job\)?\.|\bp_", "", row["body"].removeprefix("RETURN "))
 
 
@@ -99,8 +99,7 @@ def claimable(conn: Connection) -> frozenset[str]:
 
 def indexes(conn: Connection) -> dict[str, frozenset[str]]:
     """The condition of each partial index of the hot table."""
-    found = rows(
-        conn,
+    found = conn.rows(
         "SELECT indexrelid::regclass::text AS name, pg_get_expr(indpred, indrelid) AS condition FROM pg_index "
         "WHERE indrelid = 'job_queue'::regclass AND indpred IS NOT NULL",
     )
@@ -156,8 +155,7 @@ def test_each_condition_on_waiting_jobs_in_the_parts_is_that_of_an_index(
 
 
 def test_the_runs_of_schedulers_are_found_by_the_condition_that_tells_them(conn: Connection) -> None:
-    condition = value(
-        conn,
+    condition = conn.value(
         "SELECT pg_get_expr(indpred, indrelid) FROM pg_index "
         "WHERE indexrelid = 'job_worker_runs_by_scheduler'::regclass",
     )
@@ -168,13 +166,13 @@ def test_the_bounds_of_a_priority_are_those_of_one_function(conn: Connection) ->
     bounds = re.findall(r"-?\d+", rule(conn, "job_priority_fits").replace("'", ""))
     assert bounds == [str(LEAST_PRIORITY), str(MOST_PRIORITY)]
     # The trigger of the hot row calls no function of the queue, because a search path would make each enqueue slower.
-    trigger = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'job_queue_after_write'")
+    trigger = conn.value("SELECT prosrc FROM pg_proc WHERE proname = 'job_queue_after_write'")
     assert re.findall(r"priority not between (\S+) and (\S+)", trigger) == [tuple(bounds)]
     assert f"between {LEAST_PRIORITY} and {MOST_PRIORITY}." in trigger
 
 
 def test_a_time_is_within_the_same_years_in_the_function_and_in_the_trigger(conn: Connection) -> None:
     years = re.compile(r"'(\d{4}-\d\d-\d\d) 00:00(?::00)?\+00'")
-    source = value(conn, "SELECT prosrc FROM pg_proc WHERE proname = 'job_queue_after_write'")
+    source = conn.value("SELECT prosrc FROM pg_proc WHERE proname = 'job_queue_after_write'")
     conn.execute("SET TIME ZONE 'UTC'")
     assert years.findall(source) == years.findall(rule(conn, "job_is_a_time")) != []

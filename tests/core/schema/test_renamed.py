@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import psycopg
 import pytest
 from psycopg import sql
 
@@ -12,7 +11,7 @@ from jobdeck.core.errors import Refused, SchemaMismatch
 from jobdeck.core.plugins import use_plugins
 from jobdeck.core.schema import check_schema, examine, install_schema, plan_installation
 from jobdeck.core.schema.components import queue_component
-from tests.support.queue import Connection, add, value
+from tests.support.queue import Connection
 
 pytestmark = pytest.mark.installation
 
@@ -23,7 +22,7 @@ NEW = "The Jobs"
 @pytest.fixture
 def renamed(empty_database_url: str) -> Iterator[Connection]:
     """A connection to a queue whose schema was renamed, and another queue has taken the earlier name."""
-    with psycopg.connect(empty_database_url, autocommit=True) as conn, use_plugins():
+    with Connection.connect(empty_database_url, autocommit=True) as conn, use_plugins():
         conn.execute("SET search_path = jobs")
         install_schema(conn, schema="jobs", components=QUEUE)
         conn.execute(sql.SQL("ALTER SCHEMA jobs RENAME TO {}").format(sql.Identifier(NEW)))
@@ -34,8 +33,8 @@ def renamed(empty_database_url: str) -> Iterator[Connection]:
 
 def jobs(conn: Connection) -> tuple[int, int]:
     """How many jobs the renamed queue has, and the other one."""
-    here = value(conn, "SELECT count(*) FROM job_queue")
-    return here, value(conn, "SELECT count(*) FROM jobs.job_queue")
+    here = conn.value("SELECT count(*) FROM job_queue")
+    return here, conn.value("SELECT count(*) FROM jobs.job_queue")
 
 
 def test_every_program_is_refused_before_it_writes_into_the_queue_of_the_earlier_name(renamed: Connection) -> None:
@@ -53,7 +52,7 @@ def test_a_repair_binds_the_functions_to_the_new_name_and_finds_nothing_else_cha
     install_schema(renamed, schema=NEW, components=QUEUE, repair=True)
     check_schema(renamed, QUEUE)
     assert examine(renamed).altered == ()
-    add(renamed)
+    renamed.add()
     assert jobs(renamed) == (1, 0)
 
 

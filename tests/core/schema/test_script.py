@@ -25,7 +25,7 @@ from jobdeck.core.schema import (
     scripts,
 )
 from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection, Row, value
+from tests.support.queue import Connection, Row
 from tests.upgrade.versions import WORKER, become_next_version, fill
 
 pytestmark = pytest.mark.installation
@@ -60,7 +60,7 @@ def by_psql(url: str, made: Sequence[Script]) -> None:
 
 def by_driver(url: str, made: Sequence[Script]) -> None:
     """Runs each script within a transaction of the caller, whose settings it leaves as they were."""
-    with psycopg.connect(url, autocommit=True) as conn:
+    with Connection.connect(url, autocommit=True) as conn:
         for script in made:
             if not script.together:
                 for statement in script.text.split(";\n"):
@@ -199,7 +199,7 @@ def test_tables_that_were_there_before_are_recorded_as_such(
         run(postgres.url(pair[1]), scripts(known_components(), schema="public"))
         assert_same(postgres, pair)
         with postgres.connect(pair[1]) as conn:
-            record = value(conn, "SELECT catalog FROM jobdeck_schema")
+            record = conn.value("SELECT catalog FROM jobdeck_schema")
         assert record["adopted"] == ["job_queue_settings"]
         assert "constraint job_queue_settings.job_queue_settings_own_check" not in record["objects"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from typing import Any
 
 import psycopg
 import pytest
@@ -16,12 +15,11 @@ from jobdeck.core.schema.turn import lock_tables, take_turn
 from tests.core.cli.support import Jobdeck
 from tests.support.people import People
 from tests.support.postgres import PostgresServer
-from tests.support.queue import Parallel, add, claim
+from tests.support.queue import Connection, Parallel
 from tests.support.waiting import PATIENCE
 
 pytestmark = pytest.mark.installation
 
-Connection = psycopg.Connection[Any]
 QUEUE = (queue_component(),)
 LOCK_OF_BEFORE = 6_221_017_304
 
@@ -57,7 +55,7 @@ def test_first_installations_at_once_go_one_after_the_other(
         return install_schema(conn, schema="jobs", components=QUEUE)
 
     assert Parallel(empty_database_url)(install, install, install) == [schema_version()] * 3
-    with psycopg.connect(empty_database_url) as conn:
+    with Connection.connect(empty_database_url) as conn:
         conn.execute("SET search_path = jobs")
         assert installed_version(conn) == schema_version()
         assert conn.execute("SELECT to_regclass('jobs.jobdeck_installation')").fetchone() == (None,)
@@ -66,8 +64,8 @@ def test_first_installations_at_once_go_one_after_the_other(
 def test_another_installation_is_named_and_waited_for(empty_database_url: str) -> None:
     said: list[str] = []
     with (
-        psycopg.connect(empty_database_url, autocommit=True) as conn,
-        psycopg.connect(empty_database_url, application_name="jobdeck \x1b[31m elsewhere") as other,
+        Connection.connect(empty_database_url, autocommit=True) as conn,
+        Connection.connect(empty_database_url, application_name="jobdeck \x1b[31m elsewhere") as other,
     ):
         take_turn(other, "public")
 
@@ -93,8 +91,8 @@ def test_a_session_that_reads_is_named_and_when_it_ends_the_installation_goes_on
 
     def waits(sentence: str) -> None:
         said.append(sentence)
-        add(conn)
-        assert len(claim(conn)) == 1
+        conn.add()
+        assert len(conn.claim()) == 1
         viewer.execute("ROLLBACK")
 
     install_schema(conn, waits=waits)
@@ -113,7 +111,7 @@ def test_the_command_names_the_session_and_gives_up_after_a_while(
     monkeypatch.setattr("jobdeck.core.schema.install.LOCK_SECONDS", 6)
     # So that there are several attempts, however slow they are.
     monkeypatch.setattr("jobdeck.core.schema.turn.ATTEMPT_SECONDS", 0.001)
-    with psycopg.connect(database_url, application_name="a report") as other:
+    with Connection.connect(database_url, application_name="a report") as other:
         other.execute("SELECT FROM job_list")
         ran = jobdeck("init")
         assert ran.code == 1
@@ -131,7 +129,7 @@ def test_an_attempt_to_lock_all_tables_ends_soon_however_many_of_them_are_locked
     monkeypatch.setattr("jobdeck.core.schema.turn.TABLES_SECONDS", 3600)
     monkeypatch.setattr("jobdeck.core.schema.turn.ATTEMPT_SECONDS", 0)
     conn.execute("SET statement_timeout = '60s'")
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("SELECT FROM job_workers")
         with pytest.raises(psycopg.errors.LockNotAvailable), conn.transaction():
             lock_tables(conn, "public", QUEUE)
@@ -141,7 +139,7 @@ def test_an_attempt_to_lock_all_tables_ends_soon_however_many_of_them_are_locked
 
 
 def test_what_is_removed_waits_for_an_installation(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         take_turn(other, "public")
         with pytest.raises(Refused, match="another session"):
             drop_schema(conn)

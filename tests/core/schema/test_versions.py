@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused, SchemaMismatch
@@ -32,7 +31,7 @@ OTHER_VIEW = "SELECT id, at, actor, action, job_id, before, after, reason FROM j
 @pytest.fixture
 def empty(empty_database_url: str) -> Iterator[Connection]:
     """A connection to a database that holds nothing."""
-    with psycopg.connect(empty_database_url, autocommit=True) as connection:
+    with Connection.connect(empty_database_url, autocommit=True) as connection:
         yield connection
 
 
@@ -248,7 +247,7 @@ def test_a_session_that_holds_the_tables_ends_the_installation_and_no_worker(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.schema.install.LOCK_SECONDS", 1)
-    with psycopg.connect(database_url) as other:
+    with Connection.connect(database_url) as other:
         other.execute("SELECT FROM job_queue")
         assert "another session has held" in refusal(conn)
         other.execute("SELECT FROM job_runs")

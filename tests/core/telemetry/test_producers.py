@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.trace import SpanKind, StatusCode
@@ -19,9 +18,8 @@ from jobdeck.core.telemetry.recorder import parsed, traceparent
 from tests.core.queue.producers.types import Greeting
 from tests.core.telemetry.conftest import Recorded
 from tests.support.producers import KINDS, application
-from tests.support.queue import value
+from tests.support.queue import Connection
 
-Conn = psycopg.Connection[Any]
 TYPE, OTHER = "made_greet", "made_plain"
 ADA = Greeting(to_whom="Ada")
 MADE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -34,14 +32,14 @@ def named(span: ReadableSpan) -> str:
     return f"00-{found.trace_id:032x}-{found.span_id:016x}-{found.trace_flags:02x}"
 
 
-def carried(conn: Conn, job_id: UUID) -> str | None:
-    found: str | None = value(conn, "SELECT trace_context FROM job_queue WHERE id = %s", job_id)
+def carried(conn: Connection, job_id: UUID) -> str | None:
+    found: str | None = conn.value("SELECT trace_context FROM job_queue WHERE id = %s", job_id)
     return found
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_job_carries_the_span_of_its_enqueue_through_each_kind_of_connection(
-    kind: str, database_url: str, conn: Conn, recorded: Recorded
+    kind: str, database_url: str, conn: Connection, recorded: Recorded
 ) -> None:
     # In this order: an application with an event loop keeps the context in which it was made.
     with (
@@ -57,7 +55,7 @@ def test_a_job_carries_the_span_of_its_enqueue_through_each_kind_of_connection(
         assert span.parent == request.get_span_context()
     assert carried(conn, ticket.job_id) == named(one)
     assert {carried(conn, job_id) for job_id in many} == {named(batch)}
-    assert value(conn, "SELECT created_by LIKE 'shop (%%' FROM job_queue WHERE id = %s", ticket.job_id)
+    assert conn.value("SELECT created_by LIKE 'shop (%%' FROM job_queue WHERE id = %s", ticket.job_id)
     facts = {
         "messaging.system": "jobdeck",
         "messaging.operation.name": "send",
@@ -71,7 +69,7 @@ def test_a_job_carries_the_span_of_its_enqueue_through_each_kind_of_connection(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_members_of_a_flow_and_whole_jobs_carry_one_span_and_are_counted_by_their_types(
-    kind: str, database_url: str, conn: Conn, recorded: Recorded
+    kind: str, database_url: str, conn: Connection, recorded: Recorded
 ) -> None:
     flow = jobdeck.Flow("greetings")
     flow.add("second", OTHER, after=flow.add("first", TYPE, ADA))
@@ -88,7 +86,7 @@ def test_members_of_a_flow_and_whole_jobs_carry_one_span_and_are_counted_by_thei
 
 
 def test_a_job_that_has_the_dedupe_key_keeps_its_own_span_and_is_not_counted_again(
-    conn: Conn, recorded: Recorded
+    conn: Connection, recorded: Recorded
 ) -> None:
     first = jobdeck.enqueue(conn, TYPE, ADA, dedupe_key="ada")
     before = carried(conn, first.job_id)
@@ -97,7 +95,7 @@ def test_a_job_that_has_the_dedupe_key_keeps_its_own_span_and_is_not_counted_aga
     assert recorded.points("messaging.client.sent.messages")[TYPE,].value == 1
 
 
-def test_a_refused_enqueue_has_a_failed_span_without_the_message(conn: Conn, recorded: Recorded) -> None:
+def test_a_refused_enqueue_has_a_failed_span_without_the_message(conn: Connection, recorded: Recorded) -> None:
     with pytest.raises(jobdeck.Refused, match="blocker"):
         jobdeck.enqueue(conn, TYPE, ADA, blocked_by=UUID(int=7))
     span = recorded.span(f"send {TYPE}")
@@ -107,20 +105,22 @@ def test_a_refused_enqueue_has_a_failed_span_without_the_message(conn: Conn, rec
     assert "blocker" not in recorded.text()
 
 
-def test_each_part_of_a_large_batch_carries_it(conn: Conn, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_part_of_a_large_batch_carries_it(
+    conn: Connection, recorded: Recorded, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("jobdeck.core.queue.producer.BULK", 2)
     assert len(jobdeck.enqueue_many(conn, TYPE, [ADA] * 5)) == 5
     made = named(recorded.span(f"send {TYPE}"))
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE trace_context = %s", made) == 5
+    assert conn.value("SELECT count(*) FROM job_queue WHERE trace_context = %s", made) == 5
 
 
 def test_on_an_autocommit_connection_nothing_of_it_is_left_for_the_next_job(
     database_url: str, recorded: Recorded
 ) -> None:
-    with psycopg.connect(database_url, autocommit=True) as mine:
+    with Connection.connect(database_url, autocommit=True) as mine:
         jobdeck.enqueue(mine, TYPE, ADA)
         jobdeck.enqueue_many(mine, TYPE, [ADA])
-        by_hand = value(mine, "INSERT INTO job_queue (task_type) VALUES ('by hand') RETURNING id")
+        by_hand = mine.value("INSERT INTO job_queue (task_type) VALUES ('by hand') RETURNING id")
         assert carried(mine, by_hand) is None
     assert len(recorded.spans(f"send {TYPE}")) == 2
 
@@ -137,36 +137,36 @@ class TestWithoutPython:
             "SELECT job_queue_create_many('{a, b}', array['{}', '{}']::jsonb[], null, null, null, null, null, null)",
         ],
     )
-    def test_a_producer_in_sql_carries_it(self, conn: Conn, statement: str) -> None:
+    def test_a_producer_in_sql_carries_it(self, conn: Connection, statement: str) -> None:
         with conn.transaction():
             conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (MADE,))
             conn.execute(statement)
-        assert value(conn, "SELECT array_agg(DISTINCT trace_context) FROM job_queue") == [MADE]
+        assert conn.value("SELECT array_agg(DISTINCT trace_context) FROM job_queue") == [MADE]
 
-    def test_copy_carries_it(self, conn: Conn) -> None:
+    def test_copy_carries_it(self, conn: Connection) -> None:
         with conn.transaction():
             conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (MADE,))
             with conn.cursor() as cursor, cursor.copy("COPY job_queue (task_type) FROM STDIN") as copy:
                 copy.write("one\ntwo\n")
-        assert value(conn, "SELECT array_agg(trace_context) FROM job_queue") == [MADE, MADE]
+        assert conn.value("SELECT array_agg(trace_context) FROM job_queue") == [MADE, MADE]
 
-    def test_it_ends_with_the_transaction(self, conn: Conn) -> None:
+    def test_it_ends_with_the_transaction(self, conn: Connection) -> None:
         with conn.transaction():
             conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (MADE,))
         conn.execute("INSERT INTO job_queue (task_type) VALUES ('later')")
-        assert value(conn, "SELECT trace_context FROM job_queue") is None
+        assert conn.value("SELECT trace_context FROM job_queue") is None
 
     @pytest.mark.parametrize(
         "text", ["", "x", MADE + "\n", MADE.upper(), MADE.replace("00-", "01-"), MADE + "-more", "ada@example.org"]
     )
-    def test_what_is_no_traceparent_is_left_out_and_refuses_no_job(self, conn: Conn, text: str) -> None:
+    def test_what_is_no_traceparent_is_left_out_and_refuses_no_job(self, conn: Connection, text: str) -> None:
         with conn.transaction():
             conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (text,))
             conn.execute("INSERT INTO job_queue (task_type) VALUES ('sql')")
-        assert value(conn, "SELECT trace_context FROM job_queue") is None
+        assert conn.value("SELECT trace_context FROM job_queue") is None
 
 
-def test_a_deleted_job_that_is_restored_has_its_span(conn: Conn, recorded: Recorded) -> None:
+def test_a_deleted_job_that_is_restored_has_its_span(conn: Connection, recorded: Recorded) -> None:
     job_id = jobdeck.enqueue(conn, TYPE, ADA).job_id
     operator.delete(conn, [job_id], actor="ops")
     # The transaction of a restore has no span, and must not replace the job's own.
@@ -174,7 +174,7 @@ def test_a_deleted_job_that_is_restored_has_its_span(conn: Conn, recorded: Recor
     assert carried(conn, job_id) == named(recorded.span(f"send {TYPE}"))
 
 
-def test_nothing_is_carried_unless_it_was_asked_for(conn: Conn, recorded: Recorded, monkeypatch: Any) -> None:
+def test_nothing_is_carried_unless_it_was_asked_for(conn: Connection, recorded: Recorded, monkeypatch: Any) -> None:
     monkeypatch.setattr(switch, "_asked", lambda: False)
     with recorded.tracer.start_as_current_span("request"):
         one = jobdeck.enqueue(conn, TYPE, ADA).job_id

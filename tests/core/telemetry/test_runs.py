@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 from opentelemetry import trace
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
@@ -27,11 +26,10 @@ from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
 from tests.core.queue.producers.types import Greeting
 from tests.core.telemetry.conftest import Recorded
-from tests.support.queue import value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, a_state, a_worker, claimed, outcomes, quick_settings, status_of, working
 
-Conn = psycopg.Connection[Any]
 TYPE = "made_greet"
 PROCESS, SEND = f"process {TYPE}", f"send {TYPE}"
 ADA = Greeting(to_whom="ada@example.org")
@@ -73,7 +71,7 @@ def note(recorded: Recorded) -> Done:
 class TestWhatARunBelongsTo:
     @pytest.mark.parametrize("way", ["thread", "loop", "cycle"])
     def test_it_continues_the_trace_of_its_enqueue_and_has_the_spans_of_its_handler(
-        self, database_url: str, conn: Conn, recorded: Recorded, way: str
+        self, database_url: str, conn: Connection, recorded: Recorded, way: str
     ) -> None:
         with recorded.tracer.start_as_current_span("request") as request:
             job_id = jobdeck.enqueue(conn, TYPE, ADA).job_id
@@ -105,7 +103,9 @@ class TestWhatARunBelongsTo:
         }
         assert run.status.status_code is StatusCode.UNSET
 
-    def test_a_retry_has_a_link_to_the_run_before(self, database_url: str, conn: Conn, recorded: Recorded) -> None:
+    def test_a_retry_has_a_link_to_the_run_before(
+        self, database_url: str, conn: Connection, recorded: Recorded
+    ) -> None:
         jobdeck.enqueue(conn, TYPE, ADA)
 
         def run(_params: Any, ctx: Any) -> Done:
@@ -125,7 +125,7 @@ class TestWhatARunBelongsTo:
 
     @pytest.mark.parametrize("how", ["continued", "snoozed", "failed"])
     def test_so_has_what_runs_again_otherwise(
-        self, database_url: str, conn: Conn, recorded: Recorded, how: str
+        self, database_url: str, conn: Connection, recorded: Recorded, how: str
     ) -> None:
         job_id = jobdeck.enqueue(conn, TYPE, ADA).job_id
         runs: list[str] = []
@@ -150,7 +150,7 @@ class TestWhatARunBelongsTo:
 
     @pytest.mark.slow
     def test_a_series_has_a_trace_for_each_run_and_a_link_to_what_enqueued_it(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         job_id = jobdeck.enqueue(conn, TYPE, ADA, every_minutes=5).job_id
         run_all(database_url, lambda _params, _ctx: Done())
@@ -164,7 +164,7 @@ class TestWhatARunBelongsTo:
         assert len({one.context.trace_id for one in runs if one.context} | {send.trace_id}) == 3
 
     def test_a_job_of_a_producer_without_traces_begins_one(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         conn.execute('INSERT INTO job_queue (task_type, payload) VALUES (%s, \'{"toWhom": "Ada"}\')', (TYPE,))
         run_all(database_url, lambda _params, _ctx: note(recorded))
@@ -172,7 +172,9 @@ class TestWhatARunBelongsTo:
         assert (run.parent, tuple(run.links)) == (None, ())
         assert place(recorded.span("inside").parent) == place(run.context)
 
-    def test_what_a_handler_enqueues_is_in_the_trace(self, database_url: str, conn: Conn, recorded: Recorded) -> None:
+    def test_what_a_handler_enqueues_is_in_the_trace(
+        self, database_url: str, conn: Connection, recorded: Recorded
+    ) -> None:
         jobdeck.enqueue(conn, TYPE, ADA)
 
         def run(params: Any, ctx: Any) -> Done:
@@ -186,7 +188,7 @@ class TestWhatARunBelongsTo:
         assert place(last.parent) == place(inner.context)
 
     def test_members_that_a_handler_adds_to_its_flow_are_in_the_trace(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         flow = jobdeck.Flow()
         flow.add("first", TYPE, ADA)
@@ -205,7 +207,7 @@ class TestWhatARunBelongsTo:
         assert place(last.parent) == place(inner.context)
 
     def test_a_run_whose_origin_cannot_be_read_runs_all_the_same(
-        self, database_url: str, conn: Conn, recorded: Recorded, caplog: pytest.LogCaptureFixture
+        self, database_url: str, conn: Connection, recorded: Recorded, caplog: pytest.LogCaptureFixture
     ) -> None:
         job_id = jobdeck.enqueue(conn, TYPE, ADA).job_id
         conn.execute("ALTER FUNCTION job_queue_traces(uuid[]) RENAME TO job_queue_traces_gone")
@@ -216,7 +218,7 @@ class TestWhatARunBelongsTo:
 
 
 class TestWhatASpanTells:
-    def test_an_error_is_told_by_its_kind_alone(self, database_url: str, conn: Conn, recorded: Recorded) -> None:
+    def test_an_error_is_told_by_its_kind_alone(self, database_url: str, conn: Connection, recorded: Recorded) -> None:
         jobdeck.enqueue(conn, TYPE, ADA, dedupe_key="key of ada", max_attempts=1)
 
         def run(params: Any, _ctx: Any) -> Done:
@@ -231,7 +233,7 @@ class TestWhatASpanTells:
         assert [word for word in ("ada@", "account", "key of", "toWhom") if word in told] == []
         assert "ValueError" in told
 
-    def test_a_kind_that_is_no_word_is_left_out(self, database_url: str, conn: Conn, recorded: Recorded) -> None:
+    def test_a_kind_that_is_no_word_is_left_out(self, database_url: str, conn: Connection, recorded: Recorded) -> None:
         jobdeck.enqueue(conn, TYPE, ADA, max_attempts=1)
 
         def run(params: Any, _ctx: Any) -> Done:
@@ -243,7 +245,7 @@ class TestWhatASpanTells:
 
     @pytest.mark.slow
     def test_a_run_over_its_timeout_has_failed_when_its_handler_returns(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         jobdeck.enqueue(conn, TYPE, ADA, max_attempts=1)
 
@@ -258,7 +260,7 @@ class TestWhatASpanTells:
         assert (fact(span, "error.type"), fact(span, "jobdeck.outcome")) == ("timeout", "failed")
 
     def test_a_run_that_ended_in_its_own_transaction_has_that_outcome(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         jobdeck.enqueue(conn, TYPE, ADA)
 
@@ -270,11 +272,11 @@ class TestWhatASpanTells:
         span = recorded.span(PROCESS)
         assert (fact(span, "jobdeck.outcome"), span.status.status_code) == ("succeeded", StatusCode.UNSET)
 
-    def test_it_lasts_as_long_as_the_handler(self, database_url: str, conn: Conn, recorded: Recorded) -> None:
+    def test_it_lasts_as_long_as_the_handler(self, database_url: str, conn: Connection, recorded: Recorded) -> None:
         jobdeck.enqueue(conn, TYPE, ADA)
         run_all(database_url, lambda _params, _ctx: note(recorded))
         run, inside = recorded.span(PROCESS), recorded.span("inside")
-        took = value(conn, "SELECT extract(epoch FROM finished_at - started_at) FROM job_runs")
+        took = conn.value("SELECT extract(epoch FROM finished_at - started_at) FROM job_runs")
         assert run.start_time is not None
         assert run.end_time is not None
         assert inside.start_time is not None
@@ -282,7 +284,7 @@ class TestWhatASpanTells:
         assert (run.end_time - run.start_time) / 1e9 == pytest.approx(float(took), abs=1e-4)
 
     def test_a_processor_that_fails_ends_no_run(
-        self, database_url: str, conn: Conn, recorded: Recorded, caplog: pytest.LogCaptureFixture
+        self, database_url: str, conn: Connection, recorded: Recorded, caplog: pytest.LogCaptureFixture
     ) -> None:
         class Broken(SpanProcessor):
             def on_start(self, span: Any, parent_context: Any = None) -> None:
@@ -310,7 +312,7 @@ class TestWhatASpanTells:
 class TestMetrics:
     @pytest.mark.slow
     def test_runs_are_counted_by_type_and_recorded_outcome(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         jobdeck.enqueue_many(conn, TYPE, [Greeting(to_whom=f"{number}", times=number) for number in (0, 0, 1)])
 
@@ -328,7 +330,7 @@ class TestMetrics:
         assert recorded.points("jobdeck.runs.active")[TYPE,].value == 0
 
     def test_runs_in_flight_are_those_whose_report_is_not_stored(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         jobdeck.enqueue_many(conn, TYPE, [Greeting(to_whom=name) for name in "ab"])
         both, go_on = threading.Barrier(3), threading.Event()
@@ -362,7 +364,7 @@ class TestMetrics:
 
     @pytest.mark.slow
     def test_a_dry_run_is_not_counted_and_a_released_one_has_no_duration(
-        self, database_url: str, conn: Conn, recorded: Recorded
+        self, database_url: str, conn: Connection, recorded: Recorded
     ) -> None:
         jobdeck.enqueue(conn, TYPE, ADA)
         run_all(database_url, lambda _params, _ctx: Done(dry_run=True))
@@ -384,7 +386,7 @@ class TestMetrics:
 
 
 @pytest.mark.slow
-def test_a_worker_that_was_not_asked_records_nothing(database_url: str, conn: Conn, recorded: Recorded) -> None:
+def test_a_worker_that_was_not_asked_records_nothing(database_url: str, conn: Connection, recorded: Recorded) -> None:
     job_id = jobdeck.enqueue(conn, TYPE, ADA, max_attempts=1).job_id
     seen: list[object] = []
 
@@ -397,4 +399,4 @@ def test_a_worker_that_was_not_asked_records_nothing(database_url: str, conn: Co
     assert seen == [False]
     assert [span.name for span in recorded.all()] == [SEND]
     assert status_of(conn, job_id) == "failed"
-    assert value(conn, "SELECT run_trace FROM job_queue WHERE id = %s", job_id) is None
+    assert conn.value("SELECT run_trace FROM job_queue WHERE id = %s", job_id) is None

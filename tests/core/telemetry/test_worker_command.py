@@ -7,17 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
 
-from tests.support.queue import value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, STANDING, worker_process
 from tests.support.working import outcomes
 
-Conn = psycopg.Connection[Any]
 HANDLERS = "tests.core.telemetry.traced_handlers"
 TYPES = ("thread", "loop", "process")
 MADE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
@@ -38,7 +35,9 @@ def run(url: str, folder: Path, *command: str, **settings: str) -> subprocess.Co
 
 
 @pytest.mark.slow
-def test_each_kind_of_handler_is_in_the_trace_that_enqueued_it(database_url: str, conn: Conn, tmp_path: Path) -> None:
+def test_each_kind_of_handler_is_in_the_trace_that_enqueued_it(
+    database_url: str, conn: Connection, tmp_path: Path
+) -> None:
     with conn.transaction():
         conn.execute("SELECT set_config('jobdeck.traceparent', %s, true)", (MADE,))
         conn.execute("INSERT INTO job_queue (task_type) SELECT 'traced_' || unnest(%s::text[])", (list(TYPES),))
@@ -66,7 +65,7 @@ def test_each_kind_of_handler_is_in_the_trace_that_enqueued_it(database_url: str
 
 @pytest.mark.slow
 def test_without_the_setting_nothing_of_opentelemetry_is_imported(
-    database_url: str, conn: Conn, tmp_path: Path
+    database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
     """Neither by `import jobdeck`, nor by an enqueue, nor by a worker that runs a job."""
     program = """
@@ -82,7 +81,7 @@ print([name for name in sys.modules if name.startswith("opentelemetry")])
 """
     assert run(database_url, tmp_path, "-c", program).stdout == "[]\n"
     assert outcomes(conn) == ["succeeded"]
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 
 @pytest.mark.slow

@@ -8,13 +8,12 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 import jobdeck
 from jobdeck.testing import assert_enqueued, drain, enqueued, refute_enqueued
 from tests.core.testing.jobs import Parcel
-from tests.support.queue import Connection, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 
 TOMORROW = datetime(2099, 3, 1, 12, tzinfo=UTC)
@@ -66,7 +65,7 @@ def test_a_job_that_runs_counts_and_one_that_has_ended_does_not(conn: Connection
 
 @pytest.mark.slow
 def test_it_sees_the_tests_own_transaction(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url) as own:
+    with Connection.connect(database_url) as own:
         add(own, customer_id=7)
         assert_enqueued(own, "testing_bill")
         refute_enqueued(conn, "testing_bill")
@@ -92,7 +91,7 @@ def test_it_waits_for_a_job_that_another_thread_enqueues(conn: Connection, datab
     begun = threading.Event()
 
     def later() -> None:
-        with psycopg.connect(database_url, autocommit=True) as own:
+        with Connection.connect(database_url, autocommit=True) as own:
             begun.wait(PATIENCE)
             add(own, customer_id=7)
 
@@ -139,7 +138,7 @@ def test_a_long_queue_is_not_listed_whole(conn: Connection) -> None:
 
 
 def test_a_stored_payload_that_does_not_fit_its_type_is_compared_as_it_is(conn: Connection) -> None:
-    value(conn, "SELECT job_queue_enqueue('testing_bill', '{\"customerId\": \"many\"}')")
+    conn.value("SELECT job_queue_enqueue('testing_bill', '{\"customerId\": \"many\"}')")
     assert_enqueued(conn, "testing_bill", payload={"customerId": "many"})
 
 

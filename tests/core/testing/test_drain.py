@@ -24,7 +24,7 @@ from jobdeck.core.schema.components import queue_component
 from jobdeck.core.settings import Settings
 from jobdeck.testing import JobResult, drain, enqueued, refute_enqueued, run_job
 from tests.core.testing.jobs import Parcel
-from tests.support.queue import Connection, changes_nothing, job_row, run_rows, value
+from tests.support.queue import Connection
 
 TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
@@ -66,7 +66,7 @@ def test_it_runs_what_is_due_and_what_the_handlers_enqueue(conn: Connection, beh
     assert (results[0].output, results[1].failed) == ({"on": True}, 5)
     assert [line.message for line in results[0].lines] == ["passed on"]
     assert drain(conn) == []
-    recorded = run_rows(conn, results[0].job.id)
+    recorded = conn.run_rows(results[0].job.id)
     assert [(row["outcome"], row["output"], row["log"]) for row in recorded] == [
         ("succeeded", {"on": True}, results[0].log)
     ]
@@ -93,7 +93,7 @@ def test_a_checkpoint_is_in_the_database_at_once(conn: Connection, behave: Calla
     def work(params: Parcel, ctx: jobdeck.JobContext) -> None:
         seen.append(ctx.checkpoint)
         ctx.save_checkpoint({"page": 1})
-        seen.append(job_row(ctx.db, ctx.job.id)["checkpoint"])
+        seen.extend(ctx.db.execute("SELECT checkpoint FROM job_queue").fetchone() or ())
         raise ValueError
 
     behave(work)
@@ -109,11 +109,11 @@ def test_nothing_runs_while_processing_is_paused(conn: Connection, behave: Calla
     later = add(conn, 1, run_at=TOMORROW)
     operator.pause(conn, reason="a move", actor="test")
     assert drain(conn, scheduled=True) == []
-    assert job_row(conn, later.job_id)["run_at"] == TOMORROW
+    assert conn.job_row(later.job_id)["run_at"] == TOMORROW
     operator.resume(conn, actor="test")
     operator.pause(conn, reason="a move", actor="test", task_type="testing_parcel")
     assert drain(conn, scheduled=True) == []
-    assert job_row(conn, later.job_id)["run_at"] == TOMORROW
+    assert conn.job_row(later.job_id)["run_at"] == TOMORROW
 
 
 # What is due later
@@ -152,7 +152,7 @@ def test_a_series_runs_once_and_waits_for_its_next_slot(conn: Connection, behave
     assert sorted((one.job.payload["number"], one.outcome) for one in made) == [
         (1, "retried"), (1, "succeeded"), (2, "retried"), (2, "succeeded"),
     ]  # fmt: skip
-    assert job_row(conn, later.job_id)["run_at"] == TOMORROW
+    assert conn.job_row(later.job_id)["run_at"] == TOMORROW
     assert {job.id for job in enqueued(conn)} == {later.job_id, now.job_id}
     assert made[-1].what_follows.startswith("The job succeeded. The series goes on in ")
 
@@ -174,7 +174,7 @@ def test_a_job_that_another_one_holds_is_left_alone(
     add(conn, 1, concurrency_key="one")
     add(conn, 2, concurrency_key="one", run_at=TOMORROW)
     add(conn, 3, run_at=TOMORROW + timedelta(days=1))
-    with psycopg.connect(database_url) as elsewhere:
+    with Connection.connect(database_url) as elsewhere:
         elsewhere.execute("SELECT id FROM job_queue_claim('elsewhere', ARRAY['testing_parcel'], 1, 60)")
         elsewhere.commit()
     assert [made.job.payload["number"] for made in drain(conn, scheduled=True)] == [3]
@@ -190,7 +190,7 @@ def test_a_job_that_never_ends_is_named_and_stays_in_the_queue(conn: Connection,
     )
     with pytest.raises(EndlessDrain, match=sentence):
         drain(conn, scheduled=True, max_runs=3)
-    row = job_row(conn, ticket.job_id)
+    row = conn.job_row(ticket.job_id)
     assert (row["status"], row["attempts"]) == ("pending", 0)
     behave(lambda _params, _ctx: jobdeck.Continue({}))
     with pytest.raises(EndlessDrain):
@@ -216,7 +216,7 @@ def test_a_failing_handler_fails_the_test_with_its_own_traceback(conn: Connectio
     with pytest.raises(ZeroDivisionError, match="by nothing") as raised:
         drain(conn, raise_errors=True)
     assert any(entry.name == "handler" for entry in raised.traceback)
-    assert [row["outcome"] for row in run_rows(conn, ticket.job_id)] == ["retried"]
+    assert [row["outcome"] for row in conn.run_rows(ticket.job_id)] == ["retried"]
 
 
 def test_what_is_no_failure_raises_nothing(conn: Connection, behave: Callable[..., None]) -> None:
@@ -226,16 +226,16 @@ def test_what_is_no_failure_raises_nothing(conn: Connection, behave: Callable[..
 
 
 def test_a_payload_that_does_not_fit_fails_for_good_as_in_a_worker(conn: Connection) -> None:
-    value(conn, "SELECT job_queue_enqueue('testing_parcel', '{\"number\": \"many\"}')")
+    conn.value("SELECT job_queue_enqueue('testing_parcel', '{\"number\": \"many\"}')")
     (made,) = drain(conn)
     assert (made.outcome, made.error_kind) == ("failed", "invalid_payload")
-    value(conn, "SELECT job_queue_enqueue('testing_parcel', '{\"number\": \"many\"}')")
+    conn.value("SELECT job_queue_enqueue('testing_parcel', '{\"number\": \"many\"}')")
     with pytest.raises(jobdeck.InvalidPayload, match="number: Input should be a valid integer"):
         drain(conn, raise_errors=True)
 
 
 def test_a_payload_with_an_unknown_field_fails_at_once_since_a_test_has_no_newer_program(conn: Connection) -> None:
-    value(conn, "SELECT job_queue_enqueue('testing_parcel', '{\"nubmer\": 7}')")
+    conn.value("SELECT job_queue_enqueue('testing_parcel', '{\"nubmer\": 7}')")
     (made,) = drain(conn, scheduled=True)
     assert (made.outcome, made.error_kind) == ("failed", "invalid_payload")
     assert "nubmer" in (made.error or "")
@@ -248,7 +248,7 @@ def test_a_report_that_the_database_refuses_is_replaced_as_in_a_worker(
     behave(lambda _params, _ctx: jobdeck.Done({"is": "unstorable"}))
     ticket = add(conn)
     (made,) = drain(conn)
-    row = job_row(conn, ticket.job_id)
+    row = conn.job_row(ticket.job_id)
     assert (row["status"], made.outcome, made.status) == ("failed", "failed", "failed")
     assert row["last_error"].startswith("The run ended as succeeded, but the database refused its report")
     assert made.error == row["last_error"]
@@ -260,7 +260,7 @@ def test_what_ends_a_test_returns_the_job_to_the_queue(conn: Connection, behave:
     ticket = add(conn)
     with pytest.raises(pytest.fail.Exception, match="a call too many"):
         drain(conn)
-    row = job_row(conn, ticket.job_id)
+    row = conn.job_row(ticket.job_id)
     assert (row["status"], row["attempts"]) == ("pending", 0)
 
 
@@ -287,7 +287,7 @@ def test_the_time_limit_of_a_test_ends_a_handler_that_hangs_and_its_job_goes_bac
             drain(conn)
     finally:
         signal.signal(signal.SIGALRM, before)
-    row = job_row(conn, ticket.job_id)
+    row = conn.job_row(ticket.job_id)
     assert (row["status"], row["attempts"]) == ("pending", 0)
 
 
@@ -303,7 +303,7 @@ def test_all_is_part_of_the_tests_transaction(database_url: str, conn: Connectio
 
     behave(work)
     conn.execute("CREATE TABLE effects (number integer)")
-    with changes_nothing(conn), psycopg.connect(database_url) as own:
+    with conn.changes_nothing(), Connection.connect(database_url) as own:
         add(own, 1)
         add(own, 2)
         assert [made.outcome for made in drain(own)] == ["succeeded", "retried"]
@@ -315,13 +315,13 @@ def test_all_is_part_of_the_tests_transaction(database_url: str, conn: Connectio
 
 def test_the_connection_is_given_back_as_it_was(database_url: str, behave: Callable[..., None]) -> None:
     def work(params: Parcel, ctx: jobdeck.JobContext) -> jobdeck.Done:
-        path = value(ctx.db, "SELECT current_setting('search_path')")
+        (path,) = ctx.db.execute("SELECT current_setting('search_path')").fetchall()[0]
         ctx.db.row_factory = dict_row
         ctx.db.execute("BEGIN")
         return jobdeck.Done({"path": path})
 
     behave(work)
-    with psycopg.connect(database_url, autocommit=True, row_factory=dict_row) as own:
+    with Connection.connect(database_url, autocommit=True, row_factory=dict_row) as own:
         own.execute("SELECT set_config('search_path', 'elsewhere, public', false)")
         add(own)
         add(own)
@@ -361,7 +361,7 @@ def test_the_queue_may_be_in_its_own_schema(
 def test_a_due_job_that_nobody_here_runs_is_an_error(conn: Connection, behave: Callable[..., None]) -> None:
     behave(lambda _params, _ctx: None)
     add(conn)
-    value(conn, "SELECT job_queue_enqueue(E'testing_stranger\\u001b[31m', '{}')")
+    conn.value("SELECT job_queue_enqueue(E'testing_stranger\\u001b[31m', '{}')")
     with pytest.raises(jobdeck.UnknownTaskType) as refused:
         drain(conn)
     assert str(refused.value) == (
@@ -381,7 +381,7 @@ def test_a_connection_that_reads_json_as_text_as_that_of_django_serves_and_is_gi
         return jobdeck.Done({"text": text, "street": params.address["street"]})
 
     behave(parcel=read)
-    with psycopg.connect(empty_database_url, autocommit=True) as conn:
+    with Connection.connect(empty_database_url, autocommit=True) as conn:
         conn.execute("CREATE SCHEMA own_queue")
         conn.execute("CREATE TABLE kinds AS SELECT 'small' AS kind")
         use_schema(conn, "own_queue")
@@ -401,7 +401,7 @@ def test_a_database_without_the_queue_is_named(empty_database_url: str) -> None:
     sentence = "holds no Jobdeck schema. Run `jobdeck init` to install it."
     with pytest.raises(jobdeck.SchemaMismatch, match=sentence):
         drain(empty_database_url)
-    with psycopg.connect(empty_database_url) as own:
+    with Connection.connect(empty_database_url) as own:
         with pytest.raises(jobdeck.SchemaMismatch, match=sentence):
             drain(own)
         with pytest.raises(jobdeck.SchemaMismatch, match=sentence):
@@ -415,7 +415,7 @@ def test_a_connection_that_cannot_be_used_is_refused(conn: Connection, database_
         drain(conn, task_types="testing_parcel")
     with pytest.raises(jobdeck.JobdeckError, match=r"not a value of the type NoneType\. From SQLAlchemy, pass"):
         drain(None)  # type: ignore[arg-type]
-    with psycopg.connect(database_url) as own:
+    with Connection.connect(database_url) as own:
         with pytest.raises(psycopg.errors.DivisionByZero):
             own.execute("SELECT 1/0")
         with pytest.raises(jobdeck.JobdeckError, match=r"has failed\. Roll it back first"):
@@ -463,7 +463,7 @@ def test_a_run_without_a_queue_has_the_sequel_that_the_database_decides(
         assert (alone.checkpoint, alone.failed, alone.error) == (queued.checkpoint, queued.failed, queued.error)
         assert (alone.due_in is None) == (queued.due_in is None)
         if alone.due_in is not None:
-            row = job_row(conn, job_id)
+            row = conn.job_row(job_id)
             delay = (row["run_at"] - row["updated_at"]).total_seconds()
             assert alone.due_in[0] <= delay <= alone.due_in[1], rule
         operator.delete(conn, [job_id], actor="test")

@@ -8,14 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from jobdeck.core.postgres.throwaway import address_of
 from tests.support.postgres import PostgresServer
-from tests.support.queue import value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -105,7 +104,7 @@ def written(folder: Path, **files: str) -> Path:
 
 def made_databases(postgres: PostgresServer) -> int:
     with postgres.connect() as admin:
-        return int(value(admin, "SELECT count(*) FROM pg_database WHERE starts_with(datname, 'jobdeck_test_')"))
+        return int(admin.value("SELECT count(*) FROM pg_database WHERE starts_with(datname, 'jobdeck_test_')"))
 
 
 def examples(page: str) -> dict[str, str]:
@@ -136,8 +135,8 @@ def test_an_application_tests_its_jobs_in_databases_of_their_own(
     assert "E       AssertionError: Expected at least 1 of ship, and found 0." in ran.stdout
     assert "assertions.py" not in ran.stdout
     assert made_databases(postgres) == 0
-    with psycopg.connect(empty_database_url) as conn:
-        assert value(conn, "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
+    with Connection.connect(empty_database_url) as conn:
+        assert conn.value("SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace") == 0
 
 
 @pytest.mark.slow

@@ -248,7 +248,7 @@ def test_a_handler_gets_the_connection_that_the_test_gives(behave: Callable[...,
 
 def test_a_failed_statement_leaves_the_tests_transaction_usable(behave: Callable[..., None], database_url: str) -> None:
     behave(lambda _params, ctx: ctx.db.execute("SELECT 1/0"))
-    with psycopg.connect(database_url) as conn:
+    with Connection.connect(database_url) as conn:
         conn.execute("CREATE TABLE kept AS SELECT 1 AS one")
         assert run_job(parcel, db=conn).outcome == "retried"
         assert conn.execute("SELECT one FROM kept").fetchall() == [(1,)]
@@ -258,7 +258,7 @@ def test_a_failed_statement_leaves_the_tests_transaction_usable(behave: Callable
         assert conn.execute("SELECT to_regclass('made')").fetchone() == ("made",)
         conn.rollback()
         assert conn.execute("SELECT to_regclass('made')").fetchone() == (None,)
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    with Connection.connect(database_url, autocommit=True) as conn:
         behave(lambda _params, ctx: ctx.db.execute("BEGIN") and None)
         assert run_job(parcel, db=conn).outcome == "succeeded"
         assert conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE

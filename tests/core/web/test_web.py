@@ -15,7 +15,7 @@ from tests.core.cli.support import environment, runner
 from tests.core.web.browser import CHROMIUM, browser
 from tests.core.web.site import lives, page, person, shows, site
 from tests.support.people import People
-from tests.support.queue import Connection, add
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, becomes, rounds, until
 
 PROC = Path("/proc")
@@ -91,7 +91,7 @@ async def test_with_the_cookie_another_name_or_page_is_refused_still(database_ur
 
 @pytest.mark.slow
 async def test_a_page_is_a_dashboard_which_ends_with_it(conn: Connection, database_url: str, tmp_path: Path) -> None:
-    add(conn, "cli_echo", payload={"message": "from the queue"})
+    conn.add("cli_echo", payload={"message": "from the queue"})
     with site(database_url, tmp_path, "--sessions", "1") as served:
         async with person(served) as somebody:
             async with page(served, somebody, width=140) as socket:
@@ -153,7 +153,7 @@ async def test_a_list_of_databases_is_the_fleet_in_the_browser_too(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    add(conn, "job_of_one")
+    conn.add("job_of_one")
     monkeypatch.setenv("JOBDECK_DATABASES", json.dumps({"one": database_url, "two": empty_database_url}))
     with site("", tmp_path) as served:
         async with person(served) as somebody, page(served, somebody, width=140) as socket:
@@ -239,7 +239,7 @@ def test_the_audit_names_the_browser(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_a_real_browser_shows_the_dashboard_and_passes_keys_on(
     conn: Connection, database_url: str, tmp_path: Path
 ) -> None:
-    add(conn, "cli_echo")
+    conn.add("cli_echo")
     with site(database_url, tmp_path) as served:
         origin = served.origin
         async with browser(tmp_path) as opened:

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any
 
-import psycopg
-
 from jobdeck.core.model import FinishedRun, NewJob
 from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import producer
@@ -19,10 +17,9 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.test_executor import runner_of
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
 from tests.support.working import ACTOR, claimed
-
-Conn = psycopg.Connection[Any]
 
 
 class Gate:
@@ -79,7 +76,7 @@ def report_of(handler: Callable[[Any, Any], Any], context: RunContext | None = N
     return asyncio.run(reported())
 
 
-def all_async(conn: Conn, name: str, jobs: int) -> None:
+def all_async(conn: Connection, name: str, jobs: int) -> None:
     producer.enqueue_many(conn, [NewJob(name, {"number": number}) for number in range(jobs)], actor=ACTOR)
 
 

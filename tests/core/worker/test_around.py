@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, PermanentError
@@ -21,6 +20,7 @@ from jobdeck.core.registry.around import FailedJob, middleware, on_failure
 from jobdeck.testing import run_job
 from tests.core.worker import process_handlers
 from tests.core.worker.process_handlers import MODULE
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     a_worker,
@@ -34,8 +34,6 @@ from tests.support.working import (
     working,
 )
 
-Conn = psycopg.Connection[Any]
-
 
 @pytest.fixture(autouse=True)
 def nothing_around(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,7 +44,7 @@ def nothing_around(monkeypatch: pytest.MonkeyPatch) -> None:
 
 class TestMiddleware:
     def test_it_is_around_the_handler_and_what_was_registered_first_is_outermost(
-        self, database_url: str, conn: Conn
+        self, database_url: str, conn: Connection
     ) -> None:
         seen: list[str] = []
 
@@ -69,7 +67,7 @@ class TestMiddleware:
         assert last_run(conn, job.id)["output"] == {"number": 4, "inner": True, "outer": True}
 
     def test_async_middleware_is_around_async_handlers_and_plain_middleware_around_the_others(
-        self, database_url: str, conn: Conn
+        self, database_url: str, conn: Connection
     ) -> None:
         seen: list[str] = []
 
@@ -95,7 +93,7 @@ class TestMiddleware:
         assert last_run(conn, job.id)["output"] == {"waited": True}
 
     def test_what_it_raises_is_the_runs_error_and_what_it_returns_without_a_call_the_outcome(
-        self, database_url: str, conn: Conn
+        self, database_url: str, conn: Connection
     ) -> None:
         ran: list[int] = []
 
@@ -112,7 +110,7 @@ class TestMiddleware:
         assert last_run(conn, jobs[1].id)["output"] == {"skipped": True}
 
     @pytest.mark.slow
-    def test_it_is_around_a_handler_in_a_process(self, database_url: str, conn: Conn) -> None:
+    def test_it_is_around_a_handler_in_a_process(self, database_url: str, conn: Connection) -> None:
         importlib.reload(importlib.import_module("tests.core.worker.process_middleware"))
         job = enqueue(conn, "p_done", payload={"number": 6})
         drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
@@ -126,7 +124,7 @@ class TestMiddleware:
          ("__main__", "permanent", "A middleware is in no module that another process can import")],
     )  # fmt: skip
     def test_no_process_runs_a_job_without_the_middleware_that_its_worker_has(
-        self, database_url: str, conn: Conn, module: str, kind: str, words: str
+        self, database_url: str, conn: Connection, module: str, kind: str, words: str
     ) -> None:
         def guard(_params: Any, _ctx: Any, call: Callable[[], Any]) -> Any:
             return call()
@@ -155,7 +153,7 @@ def counts(params: Any, _ctx: Any) -> Done:
 class TestHooks:
     @pytest.mark.slow
     def test_a_failure_for_good_is_told_once_with_its_facts_and_an_attempt_that_is_retried_is_not(
-        self, database_url: str, conn: Conn
+        self, database_url: str, conn: Connection
     ) -> None:
         told: list[FailedJob] = []
         on_failure(told.append)
@@ -175,7 +173,7 @@ class TestHooks:
         assert "no luck" in one.error
         assert "jane@" not in one.error
 
-    def test_the_failure_of_a_slot_of_a_series_is_told(self, database_url: str, conn: Conn) -> None:
+    def test_the_failure_of_a_slot_of_a_series_is_told(self, database_url: str, conn: Connection) -> None:
         told: list[FailedJob] = []
         on_failure(told.append)
 
@@ -188,7 +186,7 @@ class TestHooks:
 
     @pytest.mark.slow
     def test_a_job_whose_last_run_was_lost_is_told_by_the_worker_that_finds_it(
-        self, database_url: str, conn: Conn
+        self, database_url: str, conn: Connection
     ) -> None:
         told: list[FailedJob] = []
         on_failure(told.append)
@@ -202,7 +200,7 @@ class TestHooks:
         assert [(one.job_id, one.error_kind) for one in told] == [(last.id, "lease_expired")]
 
     @pytest.mark.slow
-    def test_a_slot_of_a_series_whose_last_run_was_lost_is_told_too(self, database_url: str, conn: Conn) -> None:
+    def test_a_slot_of_a_series_whose_last_run_was_lost_is_told_too(self, database_url: str, conn: Connection) -> None:
         told: list[FailedJob] = []
         on_failure(told.append)
         last, again = (
@@ -216,7 +214,7 @@ class TestHooks:
         assert [(one.job_id, one.recurring, one.attempt) for one in told] == [(last.id, True, 1)]
 
     def test_a_hook_that_fails_keeps_no_other_from_being_called(
-        self, database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture
+        self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
     ) -> None:
         told: list[FailedJob] = []
 
@@ -241,7 +239,7 @@ class TestHooks:
         assert [line["hook"] for line in lines] == ["broken", "exits"] * 2
         assert "jane@" not in str(lines)
 
-    def test_a_slow_hook_delays_no_report(self, database_url: str, conn: Conn) -> None:
+    def test_a_slow_hook_delays_no_report(self, database_url: str, conn: Connection) -> None:
         go_on = threading.Event()
         on_failure(lambda _failure: go_on.wait(PATIENCE) and None)
 
@@ -256,7 +254,7 @@ class TestHooks:
 
     @pytest.mark.slow
     def test_a_worker_ends_without_a_hook_that_does_not_and_says_so(
-        self, database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr("jobdeck.core.alerts.hooks.END_SECONDS", 0.1)
         go_on = threading.Event()
@@ -271,7 +269,9 @@ class TestHooks:
         assert "the hooks of failed jobs are too slow; the worker ends without them" in caplog.messages
         go_on.set()
 
-    def test_a_hook_may_stop_its_worker(self, database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_hook_may_stop_its_worker(
+        self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
+    ) -> None:
         stopped = threading.Event()
 
         def fails(_params: Any, _ctx: Any) -> None:
@@ -290,7 +290,7 @@ class TestHooks:
         assert worker.status.state == "stopped"
         assert "a hook of a failed job failed" not in caplog.messages
 
-    def test_a_worker_without_hooks_has_no_thread_for_them(self, database_url: str, conn: Conn) -> None:
+    def test_a_worker_without_hooks_has_no_thread_for_them(self, database_url: str, conn: Connection) -> None:
         def fails(_params: Any, _ctx: Any) -> None:
             raise PermanentError("never")
 
@@ -336,7 +336,7 @@ def opened() -> Opened:
 class TestResources:
     @pytest.mark.slow
     def test_types_with_the_same_function_share_what_it_opens_and_it_is_left_with_the_worker(
-        self, database_url: str, conn: Conn, opened: Opened
+        self, database_url: str, conn: Connection, opened: Opened
     ) -> None:
         seen: list[object] = []
         opener = opened.plain
@@ -361,7 +361,7 @@ class TestResources:
         assert seen[-1] is None
 
     def test_async_resources_are_entered_once_and_left_in_the_same_task(
-        self, database_url: str, conn: Conn, opened: Opened
+        self, database_url: str, conn: Connection, opened: Opened
     ) -> None:
         seen: list[object] = []
 
@@ -376,7 +376,7 @@ class TestResources:
 
     @pytest.mark.parametrize("kind", ["thread", "async"])
     def test_resources_that_cannot_be_opened_fail_the_run_and_are_tried_again(
-        self, database_url: str, conn: Conn, kind: str
+        self, database_url: str, conn: Connection, kind: str
     ) -> None:
         tries: list[int] = []
 
@@ -409,7 +409,7 @@ class TestResources:
         assert conn.execute("SELECT error FROM job_runs WHERE outcome = 'retried'").fetchone() == ("OSError: no route",)
 
     @pytest.mark.slow
-    def test_a_process_opens_them_once_for_all_its_runs(self, database_url: str, conn: Conn) -> None:
+    def test_a_process_opens_them_once_for_all_its_runs(self, database_url: str, conn: Connection) -> None:
         jobs = [enqueue(conn, "p_shares", payload={"number": number}) for number in (1, 2)]
         settings = quick_settings(lease_seconds=120.0, process_concurrency=1)
         drain(database_url, *load([MODULE]), settings=settings)

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import (
@@ -20,9 +19,10 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.queue import operator, producer
 from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.worker.runs.preview import effects
-from tests.core.worker.async_handlers import Conn, Gate, all_async, returns_nothing
+from tests.core.worker.async_handlers import Gate, all_async, returns_nothing
 from tests.core.worker.test_canaries import ask, ended
 from tests.core.worker.test_executor import runner_of
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
 from tests.support.working import (
@@ -42,7 +42,7 @@ from tests.support.working import (
 
 
 @pytest.mark.slow
-def test_two_thousand_jobs_are_in_flight_at_once(database_url: str, conn: Conn, gate: Gate) -> None:
+def test_two_thousand_jobs_are_in_flight_at_once(database_url: str, conn: Connection, gate: Gate) -> None:
     all_async(conn, "gate", 2000)
     settings = quick_settings(async_concurrency=2000, lease_seconds=120.0, heartbeat_seconds=5.0)
     before = threading.active_count()
@@ -56,7 +56,7 @@ def test_two_thousand_jobs_are_in_flight_at_once(database_url: str, conn: Conn, 
     assert conn.execute("SELECT count(*), count(DISTINCT job_id) FROM job_runs").fetchone() == (2000, 2000)
 
 
-def test_no_more_jobs_are_in_flight_than_the_setting_says(database_url: str, conn: Conn, gate: Gate) -> None:
+def test_no_more_jobs_are_in_flight_than_the_setting_says(database_url: str, conn: Connection, gate: Gate) -> None:
     all_async(conn, "gate", 30)
     with working(database_url, job_type("gate", gate), settings=quick_settings(async_concurrency=7)) as worker:
         gate.wait_for(7)
@@ -67,7 +67,9 @@ def test_no_more_jobs_are_in_flight_than_the_setting_says(database_url: str, con
 
 
 @pytest.mark.slow
-def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(database_url: str, conn: Conn, gate: Gate) -> None:
+def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(
+    database_url: str, conn: Connection, gate: Gate
+) -> None:
     all_async(conn, "gate", 3)
     enqueue(conn, "plain")
     settings = quick_settings(async_concurrency=3)
@@ -80,7 +82,7 @@ def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(database_ur
         gate.open()
 
 
-def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: str, conn: Conn) -> None:
+def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: str, conn: Connection) -> None:
     job = enqueue(conn, "plain")
     with working(database_url, job_type("plain", nothing), worker_id="w8"):
         until(lambda: status_of(conn, job.id) is None, "the run")
@@ -90,7 +92,7 @@ def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: 
 
 
 @pytest.mark.slow
-def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database_url: str, conn: Conn) -> None:
+def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database_url: str, conn: Connection) -> None:
     def plain(params: Any, ctx: Any) -> None:
         if params.number:
             enqueue(ctx.db, "later", payload={"number": params.number - 1})
@@ -100,7 +102,7 @@ def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database
             await asyncio.to_thread(hand_on, params.number - 1)
 
     def hand_on(number: int) -> None:
-        with psycopg.connect(database_url, autocommit=True) as own:
+        with Connection.connect(database_url, autocommit=True) as own:
             enqueue(own, "plain", payload={"number": number})
 
     enqueue(conn, "plain", payload={"number": 9})
@@ -109,7 +111,7 @@ def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database
     assert outcomes(conn) == ["succeeded"] * 10
 
 
-def test_a_cycle_runs_async_jobs_one_by_one(database_url: str, conn: Conn) -> None:
+def test_a_cycle_runs_async_jobs_one_by_one(database_url: str, conn: Connection) -> None:
     inside = most = 0
 
     async def alone(_params: Any, _ctx: Any) -> None:
@@ -129,7 +131,7 @@ def test_a_cycle_runs_async_jobs_one_by_one(database_url: str, conn: Conn) -> No
 
 @pytest.mark.slow
 def test_a_canary_runs_while_all_places_are_taken_and_everything_is_paused(
-    database_url: str, conn: Conn, gate: Gate
+    database_url: str, conn: Connection, gate: Gate
 ) -> None:
     enqueue(conn, "gate")
     settings = quick_settings(async_concurrency=1)
@@ -142,7 +144,7 @@ def test_a_canary_runs_while_all_places_are_taken_and_everything_is_paused(
 
 
 @pytest.mark.slow
-def test_one_key_never_runs_in_a_thread_and_on_the_loop_at_once(database_url: str, conn: Conn) -> None:
+def test_one_key_never_runs_in_a_thread_and_on_the_loop_at_once(database_url: str, conn: Connection) -> None:
     lock, inside, most = threading.Lock(), 0, 0
 
     def enter() -> None:
@@ -181,7 +183,7 @@ def test_one_key_never_runs_in_a_thread_and_on_the_loop_at_once(database_url: st
 @pytest.mark.parametrize("ends", ["killed", "terminated"])
 @pytest.mark.slow
 def test_the_jobs_in_flight_of_a_process_that_ends_run_again_and_none_is_lost(
-    database_url: str, conn: Conn, tmp_path: Path, ends: str
+    database_url: str, conn: Connection, tmp_path: Path, ends: str
 ) -> None:
     begun = tmp_path / "begun"
     begun.touch()
@@ -214,7 +216,7 @@ def test_the_jobs_in_flight_of_a_process_that_ends_run_again_and_none_is_lost(
     assert ended == {"succeeded": 200, {"killed": "lost", "terminated": "released"}[ends]: 150}
 
 
-def test_an_async_type_has_a_preview_as_any_type_has(database_url: str, conn: Conn) -> None:
+def test_an_async_type_has_a_preview_as_any_type_has(database_url: str, conn: Connection) -> None:
     previewed = job_type("looks_ahead", returns_nothing, preview=lambda params, _ctx: {"would send": params.number})
     with Database(database_url, application_name="test") as database:
         found = effects(previewed, {"number": 3}, settings=quick_settings(), database=database)

@@ -20,9 +20,10 @@ from jobdeck.core.worker.fetcher import SHARED_SECONDS
 from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.lane import thread_position
 from jobdeck.core.worker.slots.loop import LoopSlots
-from tests.core.worker.async_handlers import Conn, Gate, all_async, returns_nothing
+from tests.core.worker.async_handlers import Gate, all_async, returns_nothing
 from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     a_worker,
@@ -41,7 +42,7 @@ from tests.support.working import (
 
 
 @pytest.mark.slow
-def test_checkpoints_are_saved_while_all_connections_are_taken(database_url: str, conn: Conn) -> None:
+def test_checkpoints_are_saved_while_all_connections_are_taken(database_url: str, conn: Connection) -> None:
     async def handler(params: Any, ctx: Any) -> Done:
         async with ctx.adb() as own:
             await ctx.save_checkpoint({"page": params.number})
@@ -58,7 +59,7 @@ def test_checkpoints_are_saved_while_all_connections_are_taken(database_url: str
 
 
 @pytest.mark.slow
-def test_async_runs_share_as_many_connections_as_the_setting_says(database_url: str, conn: Conn) -> None:
+def test_async_runs_share_as_many_connections_as_the_setting_says(database_url: str, conn: Connection) -> None:
     servers: set[int] = set()
 
     async def handler(_params: Any, ctx: Any) -> None:
@@ -74,7 +75,9 @@ def test_async_runs_share_as_many_connections_as_the_setting_says(database_url: 
 
 
 @pytest.mark.slow
-def test_a_connection_of_a_cancelled_query_is_not_used_again_in_its_transaction(database_url: str, conn: Conn) -> None:
+def test_a_connection_of_a_cancelled_query_is_not_used_again_in_its_transaction(
+    database_url: str, conn: Connection
+) -> None:
     async def sleeps(_params: Any, ctx: Any) -> None:
         async with ctx.adb() as own, own.transaction():
             await own.execute("SELECT pg_sleep(3600)")
@@ -94,7 +97,7 @@ def test_a_connection_of_a_cancelled_query_is_not_used_again_in_its_transaction(
         until(lambda: worker.status.succeeded == 1, "the next run")
 
 
-def test_the_connection_of_threads_is_refused_with_the_way_that_works(database_url: str, conn: Conn) -> None:
+def test_the_connection_of_threads_is_refused_with_the_way_that_works(database_url: str, conn: Connection) -> None:
     async def handler(_params: Any, ctx: Any) -> None:
         ctx.db.execute("SELECT 1")
 
@@ -105,7 +108,7 @@ def test_the_connection_of_threads_is_refused_with_the_way_that_works(database_u
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_a_run_that_lost_its_job_is_refused(database_url: str, conn: Conn) -> None:
+def test_a_checkpoint_of_a_run_that_lost_its_job_is_refused(database_url: str, conn: Connection) -> None:
     entered, lost = threading.Event(), threading.Event()
 
     async def handler(_params: Any, ctx: Any) -> None:
@@ -132,7 +135,7 @@ def test_a_checkpoint_of_a_run_that_lost_its_job_is_refused(database_url: str, c
 
 @pytest.mark.slow
 def test_a_handler_that_blocks_the_loop_is_named_with_its_position_once(
-    database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture
+    database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     go_on = threading.Event()
 
@@ -180,7 +183,7 @@ def test_a_loop_that_waits_is_not_said_to_be_blocked(gate: Gate, caplog: pytest.
 
 @pytest.mark.slow
 def test_a_lane_without_jobs_does_not_claim_for_each_batch_of_another(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     claims: list[list[str]] = []
     claim = leases.claim

@@ -14,8 +14,9 @@ import pytest
 from jobdeck.core.errors import LeaseLost, PermanentError, RetryLater, Snooze
 from jobdeck.core.model import RunOutcome
 from jobdeck.core.registry import Continue, Done
-from tests.core.worker.async_handlers import Conn, Gate, all_async, report_of, returns_nothing, threads_of
+from tests.core.worker.async_handlers import Gate, all_async, report_of, returns_nothing, threads_of
 from tests.core.worker.test_executor import runner_of
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     a_worker,
@@ -150,7 +151,7 @@ def test_a_task_group_brings_the_errors_of_its_tasks_together_and_stops_the_othe
 
 
 def test_a_cancelled_handler_that_leaves_through_a_task_group_is_cancelled_and_has_not_failed(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     entered = threading.Event()
 
@@ -186,7 +187,7 @@ def test_a_handler_that_is_cancelled_from_inside_has_failed_and_the_error_says_s
 
 
 def test_exit_in_a_task_that_a_handler_left_behind_ends_no_other_run(
-    database_url: str, conn: Conn, gate: Gate, caplog: pytest.LogCaptureFixture
+    database_url: str, conn: Connection, gate: Gate, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def leave(_params: Any, _ctx: Any) -> None:
         async def exits() -> None:
@@ -209,7 +210,9 @@ def test_exit_in_a_task_that_a_handler_left_behind_ends_no_other_run(
     assert lines() == ["a task of a handler ended with an error"]
 
 
-def test_a_handler_that_cancels_all_tasks_of_the_loop_ends_no_worker(database_url: str, conn: Conn, gate: Gate) -> None:
+def test_a_handler_that_cancels_all_tasks_of_the_loop_ends_no_worker(
+    database_url: str, conn: Connection, gate: Gate
+) -> None:
     async def cancels(_params: Any, _ctx: Any) -> None:
         for task in asyncio.all_tasks():
             if task is not asyncio.current_task():
@@ -226,7 +229,7 @@ def test_a_handler_that_cancels_all_tasks_of_the_loop_ends_no_worker(database_ur
     until(lambda: not threads_of("w11"), "the end of the loop's thread")
 
 
-def test_a_context_variable_of_one_run_is_not_seen_by_another(database_url: str, conn: Conn) -> None:
+def test_a_context_variable_of_one_run_is_not_seen_by_another(database_url: str, conn: Connection) -> None:
     seen: list[str] = []
     customer: contextvars.ContextVar[str] = contextvars.ContextVar("customer", default="nobody")
 
@@ -244,7 +247,7 @@ def test_a_context_variable_of_one_run_is_not_seen_by_another(database_url: str,
 
 
 @pytest.mark.slow
-def test_a_line_that_a_thread_of_an_async_run_logs_is_kept_with_the_run(database_url: str, conn: Conn) -> None:
+def test_a_line_that_a_thread_of_an_async_run_logs_is_kept_with_the_run(database_url: str, conn: Connection) -> None:
     async def handler(_params: Any, ctx: Any) -> None:
         ctx.log.info("of the handler")
         await asyncio.to_thread(logging.getLogger("vendor").warning, "of the library")

@@ -20,8 +20,9 @@ from jobdeck.core.worker.context import Stop
 from jobdeck.core.worker.slots import loop
 from jobdeck.core.worker.slots.lane import thread_position
 from jobdeck.core.worker.slots.loop import GOES_ON, LOST_GOES_ON
-from tests.core.worker.async_handlers import Conn, Gate, Place
+from tests.core.worker.async_handlers import Gate, Place
 from tests.core.worker.test_worker import expire
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import (
     ACTOR,
@@ -40,7 +41,7 @@ from tests.support.working import (
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["cycle", "until idle"])
 def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_swallows_its_cancellation(
-    database_url: str, conn: Conn, stubborn: Gate, monkeypatch: pytest.MonkeyPatch, way: str
+    database_url: str, conn: Connection, stubborn: Gate, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
     monkeypatch.setattr(loop, "STUBBORN_SECONDS", 0.1)
     monkeypatch.setattr(loop, "LAST_SECONDS", 0.1)
@@ -59,7 +60,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_swallows_
 
 @pytest.mark.slow
 def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_blocks_the_loop(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(loop, "STUBBORN_SECONDS", 0.1)
     monkeypatch.setattr(loop, "LAST_SECONDS", 0.1)
@@ -86,7 +87,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_blocks_th
 
 
 def test_a_handler_that_swallows_the_loss_of_its_job_is_cancelled(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.runs.loop_context.ROLL_BACK_SECONDS", 0.05)
     entered, lost = threading.Event(), threading.Event()
@@ -196,7 +197,7 @@ def test_jobs_behind_a_blocked_loop_are_handed_back_and_none_is_claimed_until_it
 
 
 @pytest.mark.slow
-def test_another_worker_runs_the_jobs_that_wait_for_a_blocked_loop(database_url: str, conn: Conn) -> None:
+def test_another_worker_runs_the_jobs_that_wait_for_a_blocked_loop(database_url: str, conn: Connection) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
     async def blocks(params: Any, _ctx: Any) -> None:

@@ -8,7 +8,6 @@ import threading
 from queue import SimpleQueue
 from typing import Any
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -17,10 +16,11 @@ from jobdeck.core.queue import operator
 from jobdeck.core.registry import Done
 from jobdeck.core.worker.context import RunContext, Stop
 from jobdeck.core.worker.slots.loop import LoopSlots
-from tests.core.worker.async_handlers import Conn, Gate, all_async, threads_of
+from tests.core.worker.async_handlers import Gate, all_async, threads_of
 from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
 from tests.support.examples import examples
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
     ACTOR,
@@ -37,7 +37,7 @@ from tests.support.working import (
 # Stopping
 
 
-def test_an_operators_cancel_cancels_the_task(database_url: str, conn: Conn, gate: Gate) -> None:
+def test_an_operators_cancel_cancels_the_task(database_url: str, conn: Connection, gate: Gate) -> None:
     job = enqueue(conn, "gate")
     with working(database_url, job_type("gate", gate)):
         gate.wait_for()
@@ -49,7 +49,7 @@ def test_an_operators_cancel_cancels_the_task(database_url: str, conn: Conn, gat
 
 @pytest.mark.slow
 def test_a_run_over_its_timeout_is_cancelled_and_reported_with_its_position(
-    database_url: str, conn: Conn, gate: Gate
+    database_url: str, conn: Connection, gate: Gate
 ) -> None:
     job = enqueue(conn, "gate", max_attempts=1)
     with working(database_url, job_type("gate", gate, timeout=0.2)):
@@ -64,7 +64,7 @@ def test_a_run_over_its_timeout_is_cancelled_and_reported_with_its_position(
 
 @pytest.mark.slow
 def test_a_run_that_goes_on_after_its_timeout_keeps_its_key_until_it_ends_and_is_shown(
-    database_url: str, conn: Conn, stubborn: Gate
+    database_url: str, conn: Connection, stubborn: Gate
 ) -> None:
     first = enqueue(conn, "gate", concurrency_key="k", max_attempts=1)
     second = enqueue(conn, "gate", concurrency_key="k", max_attempts=1)
@@ -88,7 +88,7 @@ def test_a_run_that_goes_on_after_its_timeout_keeps_its_key_until_it_ends_and_is
     assert stubborn.most == 1
 
 
-def test_draining_lets_async_runs_finish(database_url: str, conn: Conn, gate: Gate) -> None:
+def test_draining_lets_async_runs_finish(database_url: str, conn: Connection, gate: Gate) -> None:
     all_async(conn, "gate", 5)
     with working(database_url, job_type("gate", gate), settings=quick_settings(async_concurrency=3)) as worker:
         gate.wait_for(3)
@@ -106,7 +106,7 @@ def test_draining_lets_async_runs_finish(database_url: str, conn: Conn, gate: Ga
 
 
 def test_draining_cancels_when_the_time_is_over_and_hands_back(
-    database_url: str, conn: Conn, gate: Gate, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, gate: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", PATIENCE)
     all_async(conn, "gate", 50)
@@ -120,7 +120,7 @@ def test_draining_cancels_when_the_time_is_over_and_hands_back(
 
 @pytest.mark.slow
 def test_draining_hands_back_what_will_not_stop(
-    database_url: str, conn: Conn, stubborn: Gate, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, stubborn: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
     monkeypatch.setattr("jobdeck.core.worker.slots.loop.LAST_SECONDS", 0.1)
@@ -136,7 +136,7 @@ def test_draining_hands_back_what_will_not_stop(
 
 @pytest.mark.slow
 def test_draining_reports_what_is_over_its_timeout_and_will_not_stop_as_timed_out(
-    database_url: str, conn: Conn, stubborn: Gate, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, stubborn: Gate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
     monkeypatch.setattr("jobdeck.core.worker.slots.loop.LAST_SECONDS", 0.1)
@@ -149,7 +149,7 @@ def test_draining_reports_what_is_over_its_timeout_and_will_not_stop_as_timed_ou
 
 
 def test_a_run_that_lost_its_lease_is_cancelled_and_its_result_is_discarded(
-    database_url: str, conn: Conn, gate: Gate
+    database_url: str, conn: Connection, gate: Gate
 ) -> None:
     job = enqueue(conn, "gate", max_attempts=1)
     with working(database_url, job_type("gate", gate)):
@@ -245,7 +245,7 @@ def test_however_runs_are_stopped_each_claim_has_one_report_and_no_row_stays_run
     wild = Wild(behaviours)
     limits = {name: 0.2 if name == "runs over its time" else 3600.0 for name in set(behaviours)}
     types = [job_type(name.replace(" ", "_"), wild, timeout=limit) for name, limit in limits.items()]
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    with Connection.connect(database_url, autocommit=True) as conn:
         conn.execute("TRUNCATE job_queue, job_runs CASCADE")
         jobs = [
             enqueue(conn, name.replace(" ", "_"), payload={"number": number}, max_attempts=1)

@@ -28,8 +28,8 @@ from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.watchdog import Watchdog
-from tests.core.worker.async_handlers import Conn
 from tests.core.worker.test_executor import runner_of
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT
 from tests.support.working import (
@@ -48,7 +48,7 @@ from tests.support.working import (
 
 
 def test_resources_on_the_loop_are_left_before_their_own_tasks_are_cancelled_and_belong_to_no_run(
-    database_url: str, conn: Conn, caplog: pytest.LogCaptureFixture
+    database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture
 ) -> None:
     said: list[str] = []
 
@@ -79,7 +79,7 @@ def test_resources_on_the_loop_are_left_before_their_own_tasks_are_cancelled_and
 
 @pytest.mark.parametrize("kind", ["thread", "async"])
 def test_resources_that_open_slowly_delay_no_run_that_does_not_need_them(
-    database_url: str, conn: Conn, kind: str
+    database_url: str, conn: Connection, kind: str
 ) -> None:
     entered, go_on = threading.Event(), threading.Event()
 
@@ -130,7 +130,7 @@ async def test_resources_whose_task_is_cancelled_before_it_begins_fail_the_run_a
 # Threads of the worker
 
 
-def test_a_place_that_a_timeout_frees_wakes_the_fetchers(database_url: str, conn: Conn) -> None:
+def test_a_place_that_a_timeout_frees_wakes_the_fetchers(database_url: str, conn: Connection) -> None:
     del conn
     entered, go_on = threading.Event(), threading.Event()
 
@@ -251,7 +251,7 @@ def test_a_run_over_its_timeout_that_loses_its_lease_as_well_is_reported() -> No
 
 
 def test_jobs_for_a_loop_that_cannot_start_are_handed_back_and_the_next_ones_run(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del conn
 
@@ -299,7 +299,7 @@ assert sys.stdin.readline()
 
 @pytest.mark.slow
 def test_a_worker_whose_main_thread_has_ended_hands_back_a_run_that_waits_for_a_thread(
-    database_url: str, conn: Conn, tmp_path: Path
+    database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
     program, pipe = tmp_path / "program.py", tmp_path / "pipe"
     program.write_text(PROGRAM)

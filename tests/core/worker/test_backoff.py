@@ -7,7 +7,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError, PermanentError, RetryLater, TimedOut
@@ -19,6 +18,7 @@ from jobdeck.core.worker.context import Stop
 from jobdeck.testing import run_job
 from tests.core.worker.process_handlers import MODULE
 from tests.core.worker.test_executor import context_of, raising, runner_of
+from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.support.working import (
     claimed,
@@ -39,7 +39,7 @@ def failing(backoff: Any, error: BaseException | None = None, **facts: Any) -> F
     return runner.run(given, context_of(given, runner))
 
 
-def due_in(conn: psycopg.Connection[Any], job_id: Any) -> float:
+def due_in(conn: Connection, job_id: Any) -> float:
     """The seconds between the last report about a job and its next run."""
     row = conn.execute(
         "SELECT extract(epoch FROM run_at - updated_at)::float FROM job_queue WHERE id = %s", (job_id,)
@@ -156,7 +156,7 @@ async def async_failure(_params: Any, _ctx: Any) -> None:
 
 @pytest.mark.parametrize("handler", [raising(ValueError("no luck")), async_failure])
 def test_the_next_attempt_in_a_thread_and_on_the_loop_is_due_when_it_says(
-    database_url: str, conn: psycopg.Connection[Any], handler: Callable[..., Any]
+    database_url: str, conn: Connection, handler: Callable[..., Any]
 ) -> None:
     delays = {1: 0.0, 2: 5000.0}
     kind = job_type("own", handler, backoff=lambda attempt, _error: delays[attempt], retry_base=99_999.0)
@@ -166,7 +166,7 @@ def test_the_next_attempt_in_a_thread_and_on_the_loop_is_due_when_it_says(
     assert due_in(conn, own.id) == pytest.approx(5000.0, abs=60)
 
 
-def test_a_thread_whose_backoff_exits_runs_the_next_job(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_a_thread_whose_backoff_exits_runs_the_next_job(database_url: str, conn: Connection) -> None:
     kind = job_type(
         "own", raising(ValueError("no luck")), backoff=raising(SystemExit()), retry_base=5000.0, retry_cap=5000.0
     )
@@ -177,7 +177,7 @@ def test_a_thread_whose_backoff_exits_runs_the_next_job(database_url: str, conn:
 
 
 @pytest.mark.slow
-def test_a_timeout_of_an_async_run_asks_it(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_a_timeout_of_an_async_run_asks_it(database_url: str, conn: Connection) -> None:
     async def hang(_params: Any, _ctx: Any) -> None:
         await asyncio.Event().wait()
 
@@ -200,7 +200,7 @@ def test_a_timeout_of_an_async_run_asks_it(database_url: str, conn: psycopg.Conn
     ],
 )
 def test_a_run_in_a_process_asks_it_however_the_run_ended(
-    database_url: str, conn: psycopg.Connection[Any], name: str, number: int, delay: float, error_kind: str
+    database_url: str, conn: Connection, name: str, number: int, delay: float, error_kind: str
 ) -> None:
     own = enqueue(conn, name, payload={"number": number})
     drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
@@ -210,7 +210,7 @@ def test_a_run_in_a_process_asks_it_however_the_run_ended(
 
 
 @pytest.mark.slow
-def test_an_error_of_it_in_a_process_is_in_the_log_of_the_run(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_an_error_of_it_in_a_process_is_in_the_log_of_the_run(database_url: str, conn: Connection) -> None:
     own = enqueue(conn, "p_backs_off", payload={"number": 2})
     settings = quick_settings(lease_seconds=120.0, retry_base_seconds=9000.0, retry_cap_seconds=9000.0)
     drain(database_url, *load([MODULE]), settings=settings)

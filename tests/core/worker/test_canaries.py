@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import CANARY_PRIORITY
@@ -17,13 +15,12 @@ from jobdeck.core.registry import Done
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.context import RunContext
 from tests.core.worker.test_fetcher import a_fetcher
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.working import ACTOR, Held, a_state, claimed, enqueue, job_type, outcomes, working
 
-Conn = psycopg.Connection[Any]
 
-
-def ask(conn: Conn, job_id: UUID) -> int:
+def ask(conn: Connection, job_id: UUID) -> int:
     """Asks once the worker has reported that it handles the type."""
     found: list[int] = []
 
@@ -36,14 +33,14 @@ def ask(conn: Conn, job_id: UUID) -> int:
     return found[0]
 
 
-def ended(conn: Conn, canary: int) -> CanaryAnswer:
+def ended(conn: Connection, canary: int) -> CanaryAnswer:
     until(lambda: operator.canary_answer(conn, canary).settled)
     return operator.canary_answer(conn, canary)
 
 
 @pytest.mark.slow
 def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paused(
-    conn: Conn, database_url: str, held: Held
+    conn: Connection, database_url: str, held: Held
 ) -> None:
     for _ in range(3):
         enqueue(conn, "long")
@@ -61,7 +58,7 @@ def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paus
 
 @pytest.mark.slow
 def test_a_worker_that_hears_no_notification_looks_for_one_by_itself(
-    conn: Conn, database_url: str, held: Held, monkeypatch: pytest.MonkeyPatch
+    conn: Connection, database_url: str, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(fetcher, "CANARY", "another word")
     monkeypatch.setattr(fetcher, "IDLE_SECONDS", 0.05)
@@ -74,7 +71,7 @@ def test_a_worker_that_hears_no_notification_looks_for_one_by_itself(
 
 
 @pytest.mark.slow
-def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Conn, database_url: str, held: Held) -> None:
+def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Connection, database_url: str, held: Held) -> None:
     other = Held()
     with working(database_url, job_type("one", held), job_type("two", other), concurrency=1):
         operator.pause(conn, reason=None, actor=ACTOR)
@@ -107,7 +104,9 @@ def test_while_one_runs_no_job_is_claimed_ahead_since_it_may_be_another_canary_t
 
 
 @pytest.mark.slow
-def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, database_url: str, held: Held) -> None:
+def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(
+    conn: Connection, database_url: str, held: Held
+) -> None:
     stuck = threading.Event()
     types = (
         job_type("long", held),
@@ -127,7 +126,7 @@ def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(conn: Conn, d
 
 
 def test_a_canary_that_takes_too_long_leaves_no_slot_free_that_another_job_has(
-    conn: Conn, database_url: str, monkeypatch: pytest.MonkeyPatch
+    conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del conn
     found: list[int] = []
@@ -147,7 +146,7 @@ def test_a_canary_that_takes_too_long_leaves_no_slot_free_that_another_job_has(
 
 
 @pytest.mark.slow
-def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Conn, database_url: str) -> None:
+def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Connection, database_url: str) -> None:
     with working(database_url, job_type("quick", lambda *_: Done({})), concurrency=2):
         operator.pause(conn, reason=None, actor=ACTOR)
         others = [enqueue(conn, "quick") for _ in range(20)]
@@ -157,7 +156,7 @@ def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Conn, database_url:
         until(lambda: outcomes(conn).count("succeeded") == len(others))
 
 
-def test_a_canary_takes_no_place_of_the_other_slots(conn: Conn, database_url: str) -> None:
+def test_a_canary_takes_no_place_of_the_other_slots(conn: Connection, database_url: str) -> None:
     del conn
     with Database(database_url, application_name="test") as database, a_state(database) as state:
         slots = state.slots

@@ -11,16 +11,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import InvalidPayload
 from jobdeck.core.registry import around, load, registered
+from tests.support.queue import Connection
 from tests.support.serving import Quiet, serving
 from tests.support.worker_process import ROOT
 from tests.support.working import drain, enqueue, last_run, quick_settings
 
-Conn = psycopg.Connection[Any]
 PAGE = ROOT / "docs" / "adding-a-job-type.md"
 
 
@@ -49,7 +48,13 @@ def port() -> Iterator[int]:
 
 
 def run(
-    url: str, conn: Conn, code: str, task_type: str, payload: dict[str, Any], folder: Path, patch: pytest.MonkeyPatch
+    url: str,
+    conn: Connection,
+    code: str,
+    task_type: str,
+    payload: dict[str, Any],
+    folder: Path,
+    patch: pytest.MonkeyPatch,
 ) -> dict[str, Any]:
     """The run of one job by a worker that loads the code as a module."""
     (folder / f"example_{task_type}.py").write_text(code, encoding="utf-8")
@@ -63,7 +68,7 @@ def run(
 
 
 def test_the_example_of_a_thread(
-    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     code = example("count_runs")
     done = run(database_url, conn, code, "count_runs", {"day": "2026-03-01"}, tmp_path, monkeypatch)
@@ -71,7 +76,7 @@ def test_the_example_of_a_thread(
 
 
 def test_the_example_of_the_event_loop(
-    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
+    database_url: str, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, port: int
 ) -> None:
     code = example("fetch_pages", ("8080", str(port)))
     done = run(database_url, conn, code, "fetch_pages", {"count": 4}, tmp_path, monkeypatch)
@@ -80,7 +85,7 @@ def test_the_example_of_the_event_loop(
 
 @pytest.mark.slow
 def test_the_example_of_a_process(
-    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     payload = {"text": "a", "rounds": 1}
     done = run(database_url, conn, example("seal_text"), "seal_text", payload, tmp_path, monkeypatch)
@@ -88,7 +93,7 @@ def test_the_example_of_a_process(
 
 
 def test_the_example_of_a_run_that_ends_with_what_it_wrote(
-    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conn.execute("CREATE TABLE invoices (number integer, booked boolean)")
     conn.execute("INSERT INTO invoices VALUES (7, false), (8, false)")
@@ -98,7 +103,7 @@ def test_the_example_of_a_run_that_ends_with_what_it_wrote(
 
 
 def test_the_example_of_a_renamed_field_reads_jobs_that_waited_and_new_ones(
-    database_url: str, conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     enqueue(conn, "post_letter", payload={"address": "ada@example.org"})
     done = run(
@@ -130,7 +135,7 @@ class Page(Quiet, BaseHTTPRequestHandler):
 
 def test_the_example_of_what_goes_around_runs(
     database_url: str,
-    conn: Conn,
+    conn: Connection,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -28,6 +27,7 @@ from jobdeck.core.registry import Continue, Done, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
+from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.support.working import Params, claimed, enqueue, job_type, quick_settings
 
@@ -418,7 +418,7 @@ def test_a_connection_lost_by_a_handler_costs_only_that_run(database_url: str) -
         assert runner_of(lambda _, ctx: ctx.db.execute("SELECT 1"), database).run(claimed()).permanent
 
 
-def test_a_checkpoint_is_kept_at_once_and_only_by_its_run(database_url: str, conn: psycopg.Connection[Any]) -> None:
+def test_a_checkpoint_is_kept_at_once_and_only_by_its_run(database_url: str, conn: Connection) -> None:
     enqueue(conn, "test")
     (job,) = leases.claim(conn, "w", ["test"], 1, 60)
 

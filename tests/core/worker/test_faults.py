@@ -65,7 +65,7 @@ def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_jo
     with working(database_url, *types, settings=settings, concurrency=4):
         held.wait_for()
         long.wait_for()
-        with psycopg.connect(database_url) as holder:
+        with Connection.connect(database_url) as holder:
             holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
             lease = "SELECT lease_expires_at < clock_timestamp() FROM job_queue WHERE id = %s"
             rounds = 0
@@ -92,7 +92,7 @@ def test_a_lease_and_progress_that_a_locked_row_did_not_take_are_sent_again_befo
     with (
         Database(database_url, application_name="test") as database,
         a_state(database, lease_seconds=60.0, heartbeat_seconds=20.0) as state,
-        psycopg.connect(database_url) as holder,
+        Connection.connect(database_url) as holder,
     ):
         state.held[job.run_token] = context = RunContext(job, state.resources, 0.0, math.inf)
         context.progress(1, 2)
@@ -223,7 +223,7 @@ def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
     types = (job_type("held", held), job_type("quick", nothing))
     with working(database_url, *types, settings=quick_settings(lease_seconds=60.0)):
         held.wait_for()
-        with psycopg.connect(database_url) as holder:
+        with Connection.connect(database_url) as holder:
             holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
             held.let_go()
             for _ in range(20):
@@ -241,7 +241,7 @@ def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
     first = enqueue(conn, "held").id
     with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=60.0)) as worker:
         held.wait_for()
-        holder = psycopg.connect(database_url)
+        holder = Connection.connect(database_url)
         holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
         held.let_go()
         with beside(lambda: worker.drain(PATIENCE)):
@@ -285,7 +285,7 @@ class TestLastReports:
     ) -> None:
         (run,) = finished_runs(conn, state)
         completer = Completer(state)
-        with psycopg.connect(database_url) as holder:
+        with Connection.connect(database_url) as holder:
             holder.execute("SELECT FROM job_queue FOR UPDATE")
             state.done.put(run)
             completer.stop()
@@ -303,7 +303,7 @@ class TestLastReports:
         (run,) = finished_runs(conn, state)
         run.started, run.elapsed = 0.0, 60.0
         completer = Completer(state)
-        with psycopg.connect(database_url) as holder:
+        with Connection.connect(database_url) as holder:
             holder.execute("SELECT FROM job_queue FOR UPDATE")
             state.done.put(run)
             completer.stop()
@@ -364,7 +364,7 @@ def test_a_report_that_cannot_be_stored_beside_one_of_a_locked_row_holds_up_no_o
     with (
         Database(database_url, application_name="test") as database,
         a_state(database, lease_seconds=60.0) as state,
-        psycopg.connect(database_url) as holder,
+        Connection.connect(database_url) as holder,
     ):
         runs = finished_runs(conn, state)
         holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (jobs[1],))
@@ -432,7 +432,7 @@ def test_reports_are_kept_while_the_server_is_read_only(
 def test_the_sqlstate_decides_whether_a_statement_is_sent_again_unchanged(
     database_url: str, error: type[psycopg.Error], *, again: bool
 ) -> None:
-    def fail(_conn: Connection) -> None:
+    def fail(_conn: psycopg.Connection[Any]) -> None:
         raise error
 
     with Database(database_url, application_name="test") as database:
@@ -447,7 +447,7 @@ def test_the_sqlstate_decides_whether_a_statement_is_sent_again_unchanged(
 def test_an_error_without_sqlstate_is_repeated_only_where_its_connection_is_lost(
     database_url: str, *, lost: bool
 ) -> None:
-    def fail(connection: Connection) -> None:
+    def fail(connection: psycopg.Connection[Any]) -> None:
         if lost:
             connection.close()
         raise psycopg.OperationalError("out of memory")
@@ -461,7 +461,7 @@ def test_an_error_without_sqlstate_is_repeated_only_where_its_connection_is_lost
 
 
 def test_after_an_outage_of_any_length_a_worker_tries_again_within_a_second(database_url: str) -> None:
-    def fail(_conn: Connection) -> None:
+    def fail(_conn: psycopg.Connection[Any]) -> None:
         raise psycopg.OperationalError("gone")
 
     with Database(database_url, application_name="test") as database:

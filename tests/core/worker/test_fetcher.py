@@ -22,7 +22,7 @@ from jobdeck.core.worker.slots.pace import LaneFronts
 from jobdeck.core.worker.state import WorkerState
 from tests.support.health import announce
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection, add, claim, finish, now, report
+from tests.support.queue import ACTOR, Connection, report
 from tests.support.working import a_state, claimed
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
@@ -47,66 +47,66 @@ def fronts(jobs: list[ClaimedJob]) -> dict[leases.Lane, leases.Front]:
 
 class TestTheClaim:
     def test_goes_on_behind_the_fronts_and_leaves_what_came_before_them_for_one_without(self, conn: Connection) -> None:
-        at = now(conn) - timedelta(hours=1)
-        jobs = [add(conn, run_at=at + timedelta(minutes=minute)).id for minute in range(4)]
-        first = claim(conn, limit=2)
-        early = add(conn, run_at=at - timedelta(minutes=1))
-        urgent = add(conn, priority=5)
-        assert [job.id for job in claim(conn, limit=1, fronts=fronts(first))] == [jobs[2]]
-        assert [job.id for job in claim(conn, fronts=fronts(first))] == [jobs[3]]
-        assert claim(conn, fronts=fronts(first)) == []
-        assert [job.id for job in claim(conn)] == [urgent.id, early.id]
+        at = conn.now() - timedelta(hours=1)
+        jobs = [conn.add(run_at=at + timedelta(minutes=minute)).id for minute in range(4)]
+        first = conn.claim(limit=2)
+        early = conn.add(run_at=at - timedelta(minutes=1))
+        urgent = conn.add(priority=5)
+        assert [job.id for job in conn.claim(limit=1, fronts=fronts(first))] == [jobs[2]]
+        assert [job.id for job in conn.claim(fronts=fronts(first))] == [jobs[3]]
+        assert conn.claim(fronts=fronts(first)) == []
+        assert [job.id for job in conn.claim()] == [urgent.id, early.id]
 
     def test_goes_by_id_among_jobs_that_are_due_at_the_same_time(self, conn: Connection) -> None:
-        producer.enqueue_many(conn, [NewJob("alpha", run_at=now(conn))] * 5, actor=ACTOR)
-        taken = claim(conn, limit=2)
-        taken += claim(conn, limit=2, fronts=fronts(taken))
-        taken += claim(conn, limit=2, fronts=fronts(taken))
+        producer.enqueue_many(conn, [NewJob("alpha", run_at=conn.now())] * 5, actor=ACTOR)
+        taken = conn.claim(limit=2)
+        taken += conn.claim(limit=2, fronts=fronts(taken))
+        taken += conn.claim(limit=2, fronts=fronts(taken))
         assert len({job.id for job in taken}) == 5
 
     def test_takes_the_best_of_several_lanes_first(self, conn: Connection) -> None:
-        at = now(conn) - timedelta(hours=1)
+        at = conn.now() - timedelta(hours=1)
         for minute in range(3):
-            add(conn, "alpha", run_at=at + timedelta(minutes=minute), priority=1)
-            add(conn, "beta", run_at=at + timedelta(minutes=minute))
-        both = claim(conn, ["alpha", "beta"], limit=1) + claim(conn, ["beta"], limit=1)
-        more = claim(conn, ["alpha", "beta"], limit=3, fronts=fronts(both))
+            conn.add("alpha", run_at=at + timedelta(minutes=minute), priority=1)
+            conn.add("beta", run_at=at + timedelta(minutes=minute))
+        both = conn.claim(["alpha", "beta"], limit=1) + conn.claim(["beta"], limit=1)
+        more = conn.claim(["alpha", "beta"], limit=3, fronts=fronts(both))
         assert [(job.task_type, job.priority) for job in more] == [("alpha", 1), ("alpha", 1), ("beta", 0)]
 
     def test_takes_nothing_of_a_type_that_was_paused_meanwhile_nor_while_all_is(self, conn: Connection) -> None:
         producer.enqueue_many(conn, [NewJob("alpha")] * 3, actor=ACTOR)
-        first = claim(conn, limit=1)
+        first = conn.claim(limit=1)
         operator.pause(conn, reason=None, actor=ACTOR, task_type="alpha")
-        assert claim(conn, fronts=fronts(first)) == []
+        assert conn.claim(fronts=fronts(first)) == []
         operator.resume(conn, actor=ACTOR, task_type="alpha")
         operator.pause(conn, reason=None, actor=ACTOR)
-        assert claim(conn, fronts=fronts(first)) == []
+        assert conn.claim(fronts=fronts(first)) == []
         operator.resume(conn, actor=ACTOR)
-        assert len(claim(conn, fronts=fronts(first))) == 2
+        assert len(conn.claim(fronts=fronts(first))) == 2
 
     def test_takes_nothing_of_a_type_that_was_not_asked_for(self, conn: Connection) -> None:
         producer.enqueue_many(conn, [NewJob("alpha")] * 2, actor=ACTOR)
-        assert claim(conn, ["beta"], fronts=fronts(claim(conn, limit=1))) == []
+        assert conn.claim(["beta"], fronts=fronts(conn.claim(limit=1))) == []
 
     def test_takes_one_of_a_key_as_any_claim_does(self, conn: Connection) -> None:
-        at = now(conn) - timedelta(hours=1)
-        front = fronts([*claim(conn), given(1)]) | {("alpha", 0): (at, UUID(int=0))}
+        at = conn.now() - timedelta(hours=1)
+        front = fronts([*conn.claim(), given(1)]) | {("alpha", 0): (at, UUID(int=0))}
         producer.enqueue_many(conn, [NewJob("alpha", concurrency_key="coach 1")] * 3, actor=ACTOR)
-        assert len(claim(conn, fronts=front)) == 1
-        assert claim(conn, fronts=front) == []
+        assert len(conn.claim(fronts=front)) == 1
+        assert conn.claim(fronts=front) == []
 
     def test_does_not_walk_past_what_was_claimed_before_even_where_no_vacuum_can_remove_it(
         self, conn: Connection, database_url: str
     ) -> None:
-        with psycopg.connect(database_url) as old:
+        with Connection.connect(database_url) as old:
             old.execute("SELECT txid_current()")
             producer.enqueue_many(conn, [NewJob("alpha")] * 2000, actor=ACTOR)
-            done = claim(conn, limit=2000)
-            finish(conn, *[report(job) for job in done])
+            done = conn.claim(limit=2000)
+            conn.finish(*[report(job) for job in done])
             producer.enqueue_many(conn, [NewJob("alpha")] * 10, actor=ACTOR)
 
-            onwards = cost_of(conn, lambda conn: claim(conn, limit=5, fronts=fronts(done)))
-            anywhere = cost_of(conn, lambda conn: claim(conn, limit=5))
+            onwards = cost_of(conn, lambda conn: conn.claim(limit=5, fronts=fronts(done)))
+            anywhere = cost_of(conn, lambda conn: conn.claim(limit=5))
             assert onwards.entries["job_queue_claimable"] < 20
             assert anywhere.entries["job_queue_claimable"] > 2000
 
@@ -217,7 +217,7 @@ class TestAClaimThatLimitsHeldBack:
             # So that the database soon knows how many slots the worker has.
             assert known.is_set()
             half = list(state.held.values())[:20]
-            finish(conn, *[report(context.job) for context in half], worker=state.worker_id)
+            conn.finish(*[report(context.job) for context in half], worker=state.worker_id)
             for context in half:
                 del state.held[context.job.run_token]
             fetcher.wake()

@@ -21,7 +21,7 @@ from jobdeck.core.queue.producers import finishing
 from jobdeck.core.registry import Continue, Done
 from jobdeck.testing import drain, run_job
 from tests.core.worker import process_handlers
-from tests.support.queue import value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, becomes, until
 from tests.support.working import (
     ACTOR,
@@ -35,21 +35,19 @@ from tests.support.working import (
     working,
 )
 
-Conn = psycopg.Connection[Any]
-
 
 @pytest.fixture
-def ledger(conn: Conn) -> Conn:
+def ledger(conn: Connection) -> Connection:
     """A table of the application's own, in which handlers book."""
     conn.execute("CREATE TABLE ledger (attempt integer NOT NULL)")
     return conn
 
 
-def booked(conn: Conn) -> list[int]:
+def booked(conn: Connection) -> list[int]:
     return [attempt for (attempt,) in conn.execute("SELECT attempt FROM ledger ORDER BY 1")]
 
 
-def book(conn: Conn, ctx: Any) -> None:
+def book(conn: Connection, ctx: Any) -> None:
     conn.execute("INSERT INTO ledger VALUES (%s)", (ctx.job.attempt,))
 
 
@@ -58,14 +56,14 @@ def run_all(url: str, *handlers: tuple[str, Any], **facts: Any) -> None:
         worker.run_until_idle()
 
 
-def test_the_end_of_a_run_is_committed_with_what_its_handler_wrote(database_url: str, ledger: Conn) -> None:
+def test_the_end_of_a_run_is_committed_with_what_its_handler_wrote(database_url: str, ledger: Connection) -> None:
     seen: list[tuple[int, int]] = []
 
-    def look(conn: Conn) -> tuple[int, int]:
-        return value(conn, "SELECT count(*) FROM job_queue"), value(conn, "SELECT count(*) FROM ledger")
+    def look(conn: Connection) -> tuple[int, int]:
+        return conn.value("SELECT count(*) FROM job_queue"), conn.value("SELECT count(*) FROM ledger")
 
     def pays(_params: Any, ctx: Any) -> Done:
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             book(own, ctx)
             ctx.log.info("paid")
             ctx.finish_in(own, Done({"paid": 7}, failed=1))
@@ -80,14 +78,14 @@ def test_the_end_of_a_run_is_committed_with_what_its_handler_wrote(database_url:
     run = last_run(ledger, job.id)
     assert (run["output"], run["error"]) == ({"paid": 7}, None)
     assert "paid" in run["log"]
-    assert value(ledger, "SELECT sum(runs) FROM job_stat_delta") == 1
+    assert ledger.value("SELECT sum(runs) FROM job_stat_delta") == 1
 
 
 def test_what_a_handler_raises_afterwards_takes_back_both_and_the_job_is_tried_again(
-    database_url: str, ledger: Conn
+    database_url: str, ledger: Connection
 ) -> None:
     def pays(_params: Any, ctx: Any) -> None:
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             book(own, ctx)
             ctx.finish_in(own)
             if ctx.job.attempt == 1:
@@ -100,10 +98,10 @@ def test_what_a_handler_raises_afterwards_takes_back_both_and_the_job_is_tried_a
 
 
 def test_a_transaction_that_is_rolled_back_in_silence_is_a_failure_that_says_so(
-    database_url: str, ledger: Conn
+    database_url: str, ledger: Connection
 ) -> None:
     def pays(_params: Any, ctx: Any) -> None:
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             book(own, ctx)
             ctx.finish_in(own)
             if ctx.job.attempt == 1:
@@ -120,7 +118,7 @@ def test_a_transaction_that_is_rolled_back_in_silence_is_a_failure_that_says_so(
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) -> None:
+def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Connection) -> None:
     entered, lost = threading.Event(), threading.Event()
     raised: list[type[BaseException]] = []
 
@@ -129,7 +127,7 @@ def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) 
             entered.set()
             lost.wait(PATIENCE)
         try:
-            with psycopg.connect(database_url) as own:
+            with Connection.connect(database_url) as own:
                 book(own, ctx)
                 ctx.finish_in(own)
         except BaseException as error:
@@ -155,7 +153,9 @@ def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Conn) 
 
 
 @pytest.mark.slow
-def test_a_job_that_a_run_enqueues_is_taken_back_with_a_run_that_lost_its_own(database_url: str, conn: Conn) -> None:
+def test_a_job_that_a_run_enqueues_is_taken_back_with_a_run_that_lost_its_own(
+    database_url: str, conn: Connection
+) -> None:
     entered, lost = threading.Event(), threading.Event()
     raised: list[str] = []
 
@@ -164,7 +164,7 @@ def test_a_job_that_a_run_enqueues_is_taken_back_with_a_run_that_lost_its_own(da
             entered.set()
             lost.wait(PATIENCE)
         try:
-            with psycopg.connect(database_url) as own:
+            with Connection.connect(database_url) as own:
                 jobdeck.enqueue(own, "t_books")
                 ctx.finish_in(own)
         except LeaseLost as error:
@@ -182,16 +182,16 @@ def test_a_job_that_a_run_enqueues_is_taken_back_with_a_run_that_lost_its_own(da
         lost.set()
         until(lambda: raised, "the error in the first run")
     assert "no longer holds its job" in raised[0]
-    assert value(conn, "SELECT count(*) FROM job_queue WHERE task_type = 't_books'") == 1
+    assert conn.value("SELECT count(*) FROM job_queue WHERE task_type = 't_books'") == 1
 
 
-def test_a_job_that_an_operator_has_cancelled_books_nothing(database_url: str, ledger: Conn) -> None:
+def test_a_job_that_an_operator_has_cancelled_books_nothing(database_url: str, ledger: Connection) -> None:
     entered, cancelled = threading.Event(), threading.Event()
 
     def pays(_params: Any, ctx: Any) -> None:
         entered.set()
         cancelled.wait(PATIENCE)
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             book(own, ctx)
             ctx.finish_in(own)
 
@@ -205,9 +205,9 @@ def test_a_job_that_an_operator_has_cancelled_books_nothing(database_url: str, l
 
 
 @pytest.mark.slow
-def test_a_series_and_a_continued_run_end_in_a_transaction_too(database_url: str, ledger: Conn) -> None:
+def test_a_series_and_a_continued_run_end_in_a_transaction_too(database_url: str, ledger: Connection) -> None:
     def steps(_params: Any, ctx: Any) -> None:
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             book(own, ctx)
             ctx.finish_in(own, Continue({"page": 2}) if ctx.checkpoint is None else Done({"page": 2}))
 
@@ -221,9 +221,9 @@ def test_a_series_and_a_continued_run_end_in_a_transaction_too(database_url: str
     assert len(booked(ledger)) == 4
 
 
-def test_a_run_ends_once(database_url: str, ledger: Conn) -> None:
+def test_a_run_ends_once(database_url: str, ledger: Connection) -> None:
     def pays(_params: Any, ctx: Any) -> None:
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             ctx.finish_in(own)
             ctx.finish_in(own)
 
@@ -233,9 +233,11 @@ def test_a_run_ends_once(database_url: str, ledger: Conn) -> None:
     assert "can be ended by ctx.finish_in once" in last_run(ledger, job.id)["error"]
 
 
-def test_a_result_that_cannot_be_stored_fails_the_run_and_nothing_is_booked(database_url: str, ledger: Conn) -> None:
+def test_a_result_that_cannot_be_stored_fails_the_run_and_nothing_is_booked(
+    database_url: str, ledger: Connection
+) -> None:
     def pays(_params: Any, ctx: Any) -> None:
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             book(own, ctx)
             ctx.finish_in(own, Done({"when": object()}))
 
@@ -252,7 +254,7 @@ def engine(database_url: str) -> Iterator[sqlalchemy.Engine]:
     made.dispose()
 
 
-def test_a_run_ends_in_an_sqlalchemy_session(database_url: str, ledger: Conn, engine: sqlalchemy.Engine) -> None:
+def test_a_run_ends_in_an_sqlalchemy_session(database_url: str, ledger: Connection, engine: sqlalchemy.Engine) -> None:
     def pays(_params: Any, ctx: Any) -> None:
         with Session(engine) as session, session.begin():
             session.execute(sqlalchemy.text("INSERT INTO ledger VALUES (:n)"), {"n": ctx.job.attempt})
@@ -267,7 +269,7 @@ def test_a_run_ends_in_an_sqlalchemy_session(database_url: str, ledger: Conn, en
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["psycopg", "asyncpg"])
-def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Conn, kind: str) -> None:
+def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Connection, kind: str) -> None:
     async def pays(_params: Any, ctx: Any) -> None:
         if kind == "psycopg":
             async with ctx.adb() as own, own.transaction():
@@ -298,7 +300,7 @@ def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Con
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["psycopg", "sqlalchemy", "async psycopg", "asyncpg"])
 def test_a_job_that_another_session_has_locked_is_refused_with_the_way_out(
-    database_url: str, conn: Conn, engine: sqlalchemy.Engine, kind: str
+    database_url: str, conn: Connection, engine: sqlalchemy.Engine, kind: str
 ) -> None:
     locked, raised = threading.Event(), list[str]()
 
@@ -336,7 +338,7 @@ def test_a_job_that_another_session_has_locked_is_refused_with_the_way_out(
 
 
 @pytest.mark.slow
-def test_a_run_in_a_process_ends_in_its_transaction(database_url: str, ledger: Conn) -> None:
+def test_a_run_in_a_process_ends_in_its_transaction(database_url: str, ledger: Connection) -> None:
     types = [one for one in jobdeck.core.registry.load([process_handlers.__name__]) if one.task_type == "p_books"]
     job = enqueue(ledger, "p_books", max_attempts=3)
     with a_worker(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
@@ -352,13 +354,13 @@ def books(_params: jobdeck.Payload, ctx: jobdeck.JobContext) -> None:
         ctx.finish_in(ctx.db, Done({"booked": True}, failed=2))
 
 
-def test_a_unit_test_sees_the_outcome_without_a_database(conn: Conn) -> None:
+def test_a_unit_test_sees_the_outcome_without_a_database(conn: Connection) -> None:
     made = run_job(books, db=conn)
     assert (made.outcome, made.output, made.failed) == ("partial", {"booked": True}, 2)
 
 
-def test_a_drain_in_a_test_runs_it(conn: Conn) -> None:
+def test_a_drain_in_a_test_runs_it(conn: Connection) -> None:
     jobdeck.enqueue(conn, "t_books")
     (made,) = drain(conn, task_types=["t_books"])
     assert (made.outcome, made.output) == ("partial", {"booked": True})
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0

@@ -13,7 +13,7 @@ import pytest
 
 from jobdeck.core.postgres.database import Database
 from tests.core.worker.forking_handlers import MODULE
-from tests.support.queue import Connection, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, worker_process
 from tests.support.working import enqueue, last_run, outcomes, status_of
@@ -101,9 +101,9 @@ def test_the_server_lists_the_connections_of_a_worker_as_a_workers(
     conn: Connection, worker: subprocess.Popen[bytes]
 ) -> None:
     named = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = %s"
-    until(lambda: value(conn, named, "jobdeck worker") > 0, "a connection of the worker")
+    until(lambda: conn.value(named, "jobdeck worker") > 0, "a connection of the worker")
     assert worker.poll() is None
-    assert value(conn, named, "jobdeck cli") == 0
+    assert conn.value(named, "jobdeck cli") == 0
 
 
 @pytest.mark.slow

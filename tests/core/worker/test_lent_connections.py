@@ -56,7 +56,7 @@ def database(database_url: str) -> Iterator[Database]:
         yield database
 
 
-def session_of(conn: Connection) -> tuple[Any, ...]:
+def session_of(conn: psycopg.Connection[Any]) -> tuple[Any, ...]:
     """What can be seen of the session of a connection, and of its object."""
     row = conn.execute(SESSION).fetchone()
     assert row is not None

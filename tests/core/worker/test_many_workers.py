@@ -17,7 +17,7 @@ from jobdeck.core.worker.maintenance import Maintenance
 from jobdeck.core.worker.slots.pace import Crowd
 from jobdeck.core.worker.state import WorkerState
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, add
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 from tests.support.working import a_state, enqueue, job_type, nothing, outcomes, working
 
@@ -192,7 +192,7 @@ class TestUpkeep:
 
     @staticmethod
     def lose(conn: Connection) -> Any:
-        job = add(conn, max_attempts=1)
+        job = conn.add(max_attempts=1)
         assert leases.claim(conn, "gone", ["alpha"], 1, 0.0)
         return job.id
 

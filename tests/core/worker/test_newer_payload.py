@@ -8,7 +8,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from pydantic import Field
 
@@ -24,7 +23,7 @@ from jobdeck.core.registry.around import FailedJob, failure_hooks
 from jobdeck.core.worker.context import RunResources
 from jobdeck.core.worker.executor import NEWER_GIVE_UP, NEWER_SECONDS, Executor
 from tests.core.worker.process_handlers import MODULE
-from tests.support.queue import advance, job_row
+from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.support.working import (
     ACTOR,
@@ -40,7 +39,6 @@ from tests.support.working import (
     status_of,
 )
 
-Conn = psycopg.Connection[Any]
 NEW: dict[str, Any] = {"number": 1, "colour": "red"}
 
 
@@ -94,12 +92,12 @@ def minutes(number: float) -> timedelta:
     return timedelta(minutes=number)
 
 
-def put_off(url: str, conn: Conn, job_type: JobType, job_id: UUID, *, past: timedelta) -> None:
+def put_off(url: str, conn: Connection, job_type: JobType, job_id: UUID, *, past: timedelta) -> None:
     """Has an older worker meet a job, again and again, until this time has passed since the first of the runs."""
     drain(url, job_type)
     while past > timedelta():
         step = min(past, minutes(20))
-        advance(conn, step)
+        conn.advance(step)
         past -= step
         drain(url, job_type)
     assert last_run(conn, job_id)["error_kind"] == "newer_payload"
@@ -156,14 +154,14 @@ def test_a_payload_with_another_fault_fails_at_once(payload: dict[str, Any]) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("handler", [nothing, nothing_async])
 def test_a_worker_of_the_newer_program_runs_what_an_older_one_has_put_off(
-    database_url: str, conn: Conn, handler: Callable[..., Any]
+    database_url: str, conn: Connection, handler: Callable[..., Any]
 ) -> None:
     old = job_type("painted", handler)
     job = enqueue(conn, "painted", payload=NEW, max_attempts=1)
     put_off(database_url, conn, old, job.id, past=minutes(40))
-    row = job_row(conn, job.id)
+    row = conn.job_row(job.id)
     assert (row["status"], row["attempts"], set(outcomes(conn, job.id))) == ("pending", 0, {"snoozed"})
-    advance(conn, minutes(2))
+    conn.advance(minutes(2))
     drain(database_url, replace(old, payload=Newer))
     assert (status_of(conn, job.id), outcomes(conn, job.id)[-1]) == (None, "succeeded")
 
@@ -173,7 +171,7 @@ def in_process() -> JobType:
     return load([MODULE]).require("p_done")
 
 
-def test_a_handler_in_a_process_is_not_begun(database_url: str, conn: Conn, in_process: JobType) -> None:
+def test_a_handler_in_a_process_is_not_begun(database_url: str, conn: Connection, in_process: JobType) -> None:
     job = enqueue(conn, "p_done", payload=NEW)
     drain(database_url, in_process)
     assert (outcomes(conn, job.id), last_run(conn, job.id)["error_kind"]) == (["snoozed"], "newer_payload")
@@ -181,21 +179,21 @@ def test_a_handler_in_a_process_is_not_begun(database_url: str, conn: Conn, in_p
 
 @pytest.mark.slow
 def test_a_process_whose_module_is_older_than_its_worker_puts_the_job_off_as_well(
-    database_url: str, conn: Conn, in_process: JobType
+    database_url: str, conn: Connection, in_process: JobType
 ) -> None:
     job = enqueue(conn, "p_done", payload=NEW)
     newer = replace(in_process, payload=Newer)
     put_off(database_url, conn, newer, job.id, past=minutes(40))
     assert (status_of(conn, job.id), set(outcomes(conn, job.id))) == ("pending", {"snoozed"})
-    advance(conn, minutes(21))
+    conn.advance(minutes(21))
     drain(database_url, newer)
     assert status_of(conn, job.id) == "failed"
 
 
-def test_the_job_and_why_say_at_once_what_is_wrong(database_url: str, conn: Conn) -> None:
+def test_the_job_and_why_say_at_once_what_is_wrong(database_url: str, conn: Connection) -> None:
     job = enqueue(conn, "painted", payload=NEW)
     drain(database_url, job_type("painted", nothing))
-    error = job_row(conn, job.id)["last_error"]
+    error = conn.job_row(job.id)["last_error"]
     assert "colour: is not a field" in error
     (due,) = [clause for clause in read_jobs.why(job.id).run(conn) if clause.name == "due"]
     assert not due.holds
@@ -204,14 +202,14 @@ def test_the_job_and_why_say_at_once_what_is_wrong(database_url: str, conn: Conn
 
 
 @pytest.mark.slow
-def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(database_url: str, conn: Conn) -> None:
+def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(database_url: str, conn: Connection) -> None:
     job = enqueue(conn, "painted", payload=NEW, max_attempts=1)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(59))
     assert status_of(conn, job.id) == "pending"
-    advance(conn, minutes(2))
+    conn.advance(minutes(2))
     drain(database_url, old)
-    row, ended = job_row(conn, job.id), last_run(conn, job.id)
+    row, ended = conn.job_row(job.id), last_run(conn, job.id)
     assert (row["status"], ended["outcome"], ended["error_kind"]) == ("failed", "failed", "newer_payload")
     assert row["last_error"] == ended["error"]
     assert row["last_error"].endswith("It was first put off 61 minutes ago, so it has failed.")
@@ -219,7 +217,7 @@ def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(databa
 
 
 @pytest.mark.slow
-def test_jobs_that_are_put_off_are_a_group_of_errors_and_no_failures(database_url: str, conn: Conn) -> None:
+def test_jobs_that_are_put_off_are_a_group_of_errors_and_no_failures(database_url: str, conn: Connection) -> None:
     first, second = enqueue(conn, "painted", payload=NEW), enqueue(conn, "painted", payload={"colour": "blue"})
     old = job_type("painted", nothing)
     drain(database_url, old)
@@ -229,14 +227,14 @@ def test_jobs_that_are_put_off_are_a_group_of_errors_and_no_failures(database_ur
     assert set(group.job_ids) == {first.id, second.id}
     assert [share.failed for share in figures.failure_shares().run(conn)] in ([], [0])
     drain(database_url, replace(old, payload=Newer))
-    advance(conn, minutes(2))
+    conn.advance(minutes(2))
     drain(database_url, replace(old, payload=Newer))
     (group,) = reports.errors().run(conn).trends
     assert (group.jobs, group.waiting) == (0, 0)
 
 
 @pytest.mark.slow
-def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(database_url: str, conn: Conn) -> None:
+def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(database_url: str, conn: Connection) -> None:
     ran: list[int] = []
 
     def fail_once(_params: object, _ctx: object) -> None:
@@ -248,14 +246,16 @@ def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(databas
     job = enqueue(conn, "painted")
     for runs in (2, 3):
         drain(database_url, job_type("painted", fail_once))
-        row = job_row(conn, job.id)
+        row = conn.job_row(job.id)
         assert (len(ran), row["last_outcome"], row["last_error"]) == (runs, "snoozed", "RuntimeError: no")
         assert row["fingerprint"] is not None
-        advance(conn, minutes(2))
+        conn.advance(minutes(2))
 
 
 @pytest.mark.slow
-def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(database_url: str, conn: Conn) -> None:
+def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(
+    database_url: str, conn: Connection
+) -> None:
     job = enqueue(conn, "painted", payload=NEW)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(40))
@@ -272,13 +272,13 @@ def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(d
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["retry", "edit", "by hand"])
-def test_who_retries_or_edits_the_job_begins_the_hour_again(database_url: str, conn: Conn, how: str) -> None:
+def test_who_retries_or_edits_the_job_begins_the_hour_again(database_url: str, conn: Connection, how: str) -> None:
     job = enqueue(conn, "painted", payload=NEW)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(40 if how == "edit" else 61))
     if how == "edit":
         operator.edit(conn, job.id, changes={"payload": {"color": "red"}}, actor=ACTOR)
-        advance(conn, minutes(2))
+        conn.advance(minutes(2))
     elif how == "retry":
         operator.retry(conn, [job.id], actor=ACTOR)
     else:
@@ -290,7 +290,7 @@ def test_who_retries_or_edits_the_job_begins_the_hour_again(database_url: str, c
 
 
 @pytest.mark.slow
-def test_a_corrected_payload_runs_at_once_when_it_is_retried(database_url: str, conn: Conn) -> None:
+def test_a_corrected_payload_runs_at_once_when_it_is_retried(database_url: str, conn: Connection) -> None:
     job = enqueue(conn, "painted", payload={"nubmer": 1})
     old = job_type("painted", nothing)
     drain(database_url, old)
@@ -302,12 +302,12 @@ def test_a_corrected_payload_runs_at_once_when_it_is_retried(database_url: str, 
 
 @pytest.mark.slow
 def test_a_series_that_has_given_up_fails_at_each_slot_until_its_payload_is_right(
-    database_url: str, conn: Conn
+    database_url: str, conn: Connection
 ) -> None:
     job = enqueue(conn, "painted", payload={"nubmer": 1}, recurrence_interval_minutes=30)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(62))
-    assert (outcomes(conn, job.id)[-1], job_row(conn, job.id)["consecutive_failures"]) == ("failed", 1)
+    assert (outcomes(conn, job.id)[-1], conn.job_row(job.id)["consecutive_failures"]) == ("failed", 1)
     put_off(database_url, conn, old, job.id, past=minutes(30))
     assert (outcomes(conn, job.id)[-2:], status_of(conn, job.id)) == (["failed", "failed"], "pending")
     operator.edit(conn, job.id, changes={"payload": {"number": 1}}, actor=ACTOR)
@@ -317,15 +317,15 @@ def test_a_series_that_has_given_up_fails_at_each_slot_until_its_payload_is_righ
 
 
 @pytest.mark.slow
-def test_a_later_reason_to_wait_replaces_the_message(database_url: str, conn: Conn) -> None:
+def test_a_later_reason_to_wait_replaces_the_message(database_url: str, conn: Connection) -> None:
     def busy(_params: object, _ctx: object) -> None:
         raise Snooze(60, "busy")
 
     job = enqueue(conn, "painted", payload=NEW)
     drain(database_url, job_type("painted", nothing))
-    advance(conn, minutes(2))
+    conn.advance(minutes(2))
     drain(database_url, replace(job_type("painted", busy), payload=Newer))
-    row = job_row(conn, job.id)
+    row = conn.job_row(job.id)
     assert (row["last_error"], row["fingerprint"], outcomes(conn, job.id)) == (None, None, ["snoozed", "snoozed"])
 
 
@@ -340,7 +340,7 @@ def failures() -> Iterator[list[FailedJob]]:
 
 @pytest.mark.slow
 def test_a_hook_of_failed_jobs_is_called_when_the_hour_is_over_and_not_before(
-    database_url: str, conn: Conn, failures: list[FailedJob]
+    database_url: str, conn: Connection, failures: list[FailedJob]
 ) -> None:
     job = enqueue(conn, "painted", payload=NEW)
     old = job_type("painted", nothing)

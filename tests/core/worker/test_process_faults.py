@@ -22,14 +22,13 @@ from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from tests.core.worker.process_handlers import MODULE
 from tests.core.worker.test_processes import ONE, is_gone, noted, running, use_up_the_time
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, becomes, until
 from tests.support.worker_process import ROOT, worker_process
 from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
 
-Conn = psycopg.Connection[Any]
 
-
-def take_back(conn: Conn) -> None:
+def take_back(conn: Connection) -> None:
     """Does what upkeep does to jobs whose lease has ended; no heartbeat comes in between."""
     with conn.transaction():
         conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour' WHERE status = 'running'")
@@ -54,7 +53,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 @pytest.mark.slow
 @pytest.mark.parametrize("why", ["timeout", pytest.param("cancel", marks=pytest.mark.slow)])
 def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, stored: threading.Event, why: str
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, stored: threading.Event, why: str
 ) -> None:
     job = enqueue(conn, "p_saves", payload={"note": str(note)}, max_attempts=1)
     with working(database_url, *types, settings=ONE) as worker:
@@ -73,7 +72,7 @@ def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
 
 @pytest.mark.slow
 def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     position = ChildProcess.position
 
@@ -125,7 +124,7 @@ def test_a_position_is_whole_although_its_process_has_to_wait_while_it_prints_it
 
 
 def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.0)
     # A process that runs the job all the same is not killed so soon.
@@ -152,7 +151,7 @@ def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
 
 @pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_run_in_the_same_process_is_refused(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
     first = enqueue(conn, "p_leaves", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE):
@@ -166,7 +165,7 @@ def test_a_checkpoint_of_an_earlier_run_in_the_same_process_is_refused(
 
 @pytest.mark.slow
 def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_forks")
     with working(database_url, *types, settings=ONE):
@@ -176,7 +175,7 @@ def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
 
 @pytest.mark.slow
 def test_a_process_that_a_handler_forks_can_log_and_is_refused_what_only_the_handler_may(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
     job = enqueue(conn, "p_logs_in_a_fork", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE):
@@ -186,7 +185,7 @@ def test_a_process_that_a_handler_forks_can_log_and_is_refused_what_only_the_han
 
 @pytest.mark.slow
 def test_a_run_ends_although_what_its_process_left_prints_for_ever(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
     job = enqueue(conn, "p_abandons", payload={"note": str(note)}, max_attempts=1)
     try:
@@ -203,7 +202,7 @@ def test_a_run_ends_although_what_its_process_left_prints_for_ever(
 @pytest.mark.parametrize("kind", [pytest.param("process", marks=pytest.mark.slow), "thread", "async"])
 def test_a_run_that_has_ended_in_its_transaction_is_not_taken_for_lost_while_its_handler_goes_on(
     database_url: str,
-    conn: Conn,
+    conn: Connection,
     types: tuple[JobType, ...],
     note: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -265,7 +264,7 @@ def dead_answers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["p_spins", pytest.param("p_asks", marks=pytest.mark.slow)])
 def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, name: str
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, name: str
 ) -> None:
     job = enqueue(conn, name, payload={"note": str(note)}, max_attempts=1)
     word = name.removeprefix("p_")
@@ -285,7 +284,7 @@ def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
 
 @pytest.mark.slow
 def test_a_signal_to_a_worker_and_its_processes_hands_their_jobs_back(
-    database_url: str, conn: Conn, note: Path, tmp_path: Path
+    database_url: str, conn: Connection, note: Path, tmp_path: Path
 ) -> None:
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
     with worker_process(
@@ -302,7 +301,7 @@ def test_a_signal_to_a_worker_and_its_processes_hands_their_jobs_back(
 
 @pytest.mark.slow
 def test_the_report_of_a_process_waits_for_a_database_that_is_away(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     back = threading.Event()
     tried = threading.Event()

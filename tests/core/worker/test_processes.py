@@ -12,7 +12,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import ConfigurationError
@@ -26,6 +25,7 @@ from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.worker import Worker
 from tests.core.worker.process_handlers import MODULE, NAMELESS_SIGNAL
 from tests.core.worker.test_canaries import ask, ended
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
 from tests.support.working import (
@@ -42,7 +42,6 @@ from tests.support.working import (
     working,
 )
 
-Conn = psycopg.Connection[Any]
 SETTINGS = quick_settings(lease_seconds=120.0)
 ONE = quick_settings(lease_seconds=120.0, process_concurrency=1)
 
@@ -81,7 +80,7 @@ def is_gone(pid: int) -> bool:
 
 @pytest.mark.slow
 def test_a_run_in_a_process_tells_what_one_in_a_thread_tells(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_done", payload={"number": 7})
     drain(database_url, *types, settings=SETTINGS)
@@ -95,7 +94,7 @@ def test_a_run_in_a_process_tells_what_one_in_a_thread_tells(
 
 @pytest.mark.slow
 def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     producer.enqueue_many(conn, [NewJob("p_done", {"number": 2})] * 30, actor=ACTOR)
     drain(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=2))
@@ -107,7 +106,7 @@ def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
 
 @pytest.mark.slow
 def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_own(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_continues")
     drain(database_url, *types, settings=SETTINGS)
@@ -126,7 +125,7 @@ def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_
     ],
 )
 def test_a_failure_is_recorded_as_that_of_a_thread(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, outcome: str, kind: str, words: str
+    database_url: str, conn: Connection, types: tuple[JobType, ...], number: int, outcome: str, kind: str, words: str
 ) -> None:
     job = enqueue(conn, "p_fails", payload={"number": number}, max_attempts=2)
     drain(database_url, *types, settings=SETTINGS)
@@ -156,7 +155,7 @@ def test_a_failure_is_recorded_as_that_of_a_thread(
     ],
 )  # fmt: skip
 def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], number: int, words: str, log: str | None
+    database_url: str, conn: Connection, types: tuple[JobType, ...], number: int, words: str, log: str | None
 ) -> None:
     dead = enqueue(conn, "p_dies", payload={"number": number}, max_attempts=2)
     fine = enqueue(conn, "p_done", payload={"number": 2})
@@ -171,7 +170,7 @@ def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
 
 @pytest.mark.slow
 def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("child_process", "processes"):
         monkeypatch.setattr(f"jobdeck.core.worker.slots.{module}.POSITION_SECONDS", PATIENCE)
@@ -191,7 +190,7 @@ def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported
 
 @pytest.mark.slow
 def test_a_run_is_reported_when_its_process_is_gone(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = gone_at_each_report(note, monkeypatch)
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
@@ -218,7 +217,7 @@ def gone_at_each_report(note: Path, monkeypatch: pytest.MonkeyPatch) -> list[boo
 
 @pytest.mark.slow
 def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.0)
     gone = gone_at_each_report(note, monkeypatch)
@@ -235,7 +234,7 @@ def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
 
 @pytest.mark.slow
 def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.slots.processes.GRACE_SECONDS", PATIENCE)
     job = enqueue(conn, "p_asks", payload={"note": str(note)})
@@ -251,7 +250,7 @@ def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
 
 @pytest.mark.slow
 def test_a_handler_that_does_not_ask_is_killed_after_a_while(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=SETTINGS):
@@ -264,7 +263,7 @@ def test_a_handler_that_does_not_ask_is_killed_after_a_while(
 
 @pytest.mark.slow
 def test_draining_hands_back_the_job_of_a_process_that_is_killed(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
     job = enqueue(conn, "p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=SETTINGS) as worker:
@@ -278,7 +277,7 @@ def test_draining_hands_back_the_job_of_a_process_that_is_killed(
 @pytest.mark.slow
 @pytest.mark.parametrize("seen", [True, False])
 def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch, *, seen: bool
+    database_url: str, conn: Connection, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch, *, seen: bool
 ) -> None:
     if not seen:
         # So it is while the last threads of a killed process end.
@@ -296,7 +295,7 @@ def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
 
 @pytest.mark.slow
 def test_what_a_run_prints_is_in_its_own_log_to_the_last_line_and_in_no_other(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
     first = enqueue(conn, "p_prints", payload={"number": 2000, "note": str(note)})
     with working(database_url, *types, settings=ONE):
@@ -315,7 +314,7 @@ def test_what_a_run_prints_is_in_its_own_log_to_the_last_line_and_in_no_other(
 
 @pytest.mark.slow
 def test_a_process_imports_from_where_its_worker_does_and_hands_no_path_on(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("json", "jobdeck", "psycopg"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the current folder')")
@@ -328,7 +327,7 @@ def test_a_process_imports_from_where_its_worker_does_and_hands_no_path_on(
 
 @pytest.mark.slow
 def test_a_worker_with_thousands_of_open_files_can_use_processes(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY and hard < 4096:
@@ -347,7 +346,7 @@ def test_a_worker_with_thousands_of_open_files_can_use_processes(
 
 @pytest.mark.slow
 def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_chats")
     drain(database_url, *types, settings=SETTINGS)
@@ -358,7 +357,7 @@ def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
 
 @pytest.mark.slow
 def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_progress", max_attempts=2)
     drain(database_url, *types, settings=SETTINGS)
@@ -368,7 +367,7 @@ def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
 
 @pytest.mark.slow
 def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone(
-    database_url: str, conn: Conn, types: tuple[JobType, ...]
+    database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
     job = enqueue(conn, "p_unready", max_attempts=1)
     drain(database_url, *types, settings=SETTINGS)
@@ -378,7 +377,7 @@ def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone(
 
 @pytest.mark.slow
 def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path, tmp_path: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, tmp_path: Path
 ) -> None:
     job = enqueue(conn, "p_spins", payload={"note": str(note)}, max_attempts=2)
     with worker_process(database_url, tmp_path, JOBDECK_HANDLERS=MODULE, PYTHONPATH=str(ROOT)) as process:
@@ -396,7 +395,7 @@ def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
 
 @pytest.mark.slow
 def test_a_canary_runs_beside_processes_that_are_all_taken(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], note: Path
+    database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
     enqueue(conn, "p_asks", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE):
@@ -407,14 +406,14 @@ def test_a_canary_runs_beside_processes_that_are_all_taken(
 
 
 @pytest.mark.slow
-def test_a_cycle_runs_a_job_in_a_process(database_url: str, conn: Conn, types: tuple[JobType, ...]) -> None:
+def test_a_cycle_runs_a_job_in_a_process(database_url: str, conn: Connection, types: tuple[JobType, ...]) -> None:
     enqueue(conn, "p_done", payload={"number": 2})
     with a_worker(database_url, *types, settings=SETTINGS, mode="cycle", source="cli") as worker:
         result = worker.run_cycle()
     assert (result.status, result.succeeded) == ("ok", 1)
 
 
-def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(database_url: str, conn: Conn) -> None:
+def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(database_url: str, conn: Connection) -> None:
     job = enqueue(conn, "nowhere")
     drain(database_url, job_type("nowhere", nothing, isolation="process"), settings=SETTINGS)
     run = last_run(conn, job.id)
@@ -423,7 +422,9 @@ def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(datab
 
 
 @pytest.mark.slow
-def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(database_url: str, conn: Conn) -> None:
+def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(
+    database_url: str, conn: Connection
+) -> None:
     job = enqueue(conn, "absent", max_attempts=1)
     drain(database_url, job_type("absent", nothing, isolation="process", module="no_such_module"), settings=SETTINGS)
     run = last_run(conn, job.id)
@@ -433,7 +434,7 @@ def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(
 
 @pytest.mark.slow
 def test_the_start_of_a_process_is_no_part_of_the_time_of_its_run(
-    database_url: str, conn: Conn, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, types: tuple[JobType, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on, child = threading.Event(), ProcessSlots._child
 
@@ -461,7 +462,7 @@ def test_the_start_of_a_process_is_no_part_of_the_time_of_its_run(
 
 @pytest.mark.slow
 def test_a_process_that_does_not_start_is_a_failed_attempt_that_says_so_and_where_it_was(
-    database_url: str, conn: Conn, note: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, note: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("child_process", "processes"):
         monkeypatch.setattr(f"jobdeck.core.worker.slots.{module}.POSITION_SECONDS", PATIENCE)

@@ -15,7 +15,7 @@ from jobdeck.core.queue import leases, operator, producer
 from jobdeck.core.registry.code_values import CodeValues
 from jobdeck.core.worker import maintenance
 from tests.core.queue.test_code_values import line, start
-from tests.support.queue import ACTOR, Connection, changes_nothing, rows
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
 from tests.support.working import a_state, drain, job_type, nothing, working
 
@@ -25,7 +25,7 @@ def put(conn: Connection, task_type: str, queue: str | None) -> None:
 
 
 def left(conn: Connection) -> list[str]:
-    return [row["task_type"] for row in rows(conn, "SELECT task_type FROM job_queue ORDER BY 1")]
+    return [row["task_type"] for row in conn.rows("SELECT task_type FROM job_queue ORDER BY 1")]
 
 
 def test_a_type_without_a_label_is_in_default_and_an_operators_label_comes_before_that_of_the_code(
@@ -44,7 +44,7 @@ def test_a_type_without_a_label_is_in_default_and_an_operators_label_comes_befor
 
 @pytest.mark.parametrize("name", ["", "two words", "a,b", "é", "x" * 101])
 def test_a_name_that_is_no_name_of_a_queue_is_refused(conn: Connection, name: str) -> None:
-    with changes_nothing(conn), pytest.raises(Refused, match="letters, digits, dots, hyphens and underscores"):
+    with conn.changes_nothing(), pytest.raises(Refused, match="letters, digits, dots, hyphens and underscores"):
         put(conn, "alpha", name)
     with pytest.raises(ConfigurationError, match="letters, digits, dots, hyphens and"):
         jobdeck.task("alpha", queue=name)
@@ -83,7 +83,7 @@ def test_a_worker_of_a_queue_that_no_type_has_goes_on_and_runs_the_type_that_joi
     producer.enqueue_many(conn, [NewJob("mails")], actor=ACTOR)
     kind = job_type("mails", lambda _params, _ctx: ran.append(1))
     with working(database_url, kind, queues=["mail"]):
-        until(lambda: rows(conn, "SELECT FROM job_workers WHERE task_types = '{}'"), "the worker without a type")
+        until(lambda: conn.rows("SELECT FROM job_workers WHERE task_types = '{}'"), "the worker without a type")
         assert left(conn) == ["mails"]
         put(conn, "mails", "mail")
         until(lambda: not left(conn), "the job of the type that joined")

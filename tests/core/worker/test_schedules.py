@@ -6,17 +6,15 @@ import logging
 from collections.abc import Iterator
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.queue.producers import series
 from jobdeck.core.queue.producers.tasks import job
 from jobdeck.core.registry import Done, JobType, registrations
 from jobdeck.core.schedules import Cron, Every, Schedule
+from tests.support.queue import Connection
 from tests.support.waiting import until
 from tests.support.working import Params, a_worker, enqueue, job_type, outcomes, working
-
-Conn = psycopg.Connection[Any]
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +36,7 @@ def declaring(schedule: Schedule) -> JobType:
 
 
 @pytest.mark.slow
-def test_a_worker_installs_a_declared_series_and_runs_it_again_and_again(conn: Conn, database_url: str) -> None:
+def test_a_worker_installs_a_declared_series_and_runs_it_again_and_again(conn: Connection, database_url: str) -> None:
     with working(database_url, declaring(Every(seconds=1))):
         until(lambda: outcomes(conn).count("succeeded") >= 3)
     rows = conn.execute("SELECT dedupe_key, schedule, created_by FROM job_queue").fetchall()
@@ -47,7 +45,7 @@ def test_a_worker_installs_a_declared_series_and_runs_it_again_and_again(conn: C
 
 @pytest.mark.slow
 def test_the_next_worker_writes_the_slots_of_a_series_that_ran_out(
-    conn: Conn, database_url: str, caplog: pytest.LogCaptureFixture
+    conn: Connection, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def made(expression: str) -> Any:
         return conn.execute(
@@ -63,14 +61,14 @@ def test_the_next_worker_writes_the_slots_of_a_series_that_ran_out(
     assert "never comes" in str(said)
 
 
-def test_a_cycle_installs_what_is_declared_before_it_claims(conn: Conn, database_url: str) -> None:
+def test_a_cycle_installs_what_is_declared_before_it_claims(conn: Connection, database_url: str) -> None:
     with a_worker(database_url, declaring(Every(minutes=5))) as worker:
         assert worker.run_cycle().succeeded == 1
     assert outcomes(conn) == ["succeeded"]
 
 
 @pytest.mark.slow
-def test_a_series_that_a_worker_cannot_install_now_is_installed_later(conn: Conn, database_url: str) -> None:
+def test_a_series_that_a_worker_cannot_install_now_is_installed_later(conn: Connection, database_url: str) -> None:
     # By hand, because the functions keep such keys for the programs that declare series.
     by_hand = "INSERT INTO job_queue (task_type, dedupe_key, blocked_by) VALUES ('tick', %s, %s) RETURNING id"
     held = conn.execute(by_hand, ["schedule:tick:often", enqueue(conn, "other").id]).fetchall()[0][0]

@@ -31,6 +31,7 @@ from jobdeck.core.worker.slots.pace import Pace
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
 from tests.support.examples import examples
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
     ACTOR,
@@ -50,10 +51,8 @@ from tests.support.working import (
     working,
 )
 
-Conn = psycopg.Connection[Any]
 
-
-def counts(conn: Conn, table: str = "job_queue") -> dict[str, int]:
+def counts(conn: Connection, table: str = "job_queue") -> dict[str, int]:
     column = {"job_queue": "status", "job_runs": "outcome"}[table]
     statement = {
         "status": "SELECT status, count(*) FROM job_queue GROUP BY 1",
@@ -62,7 +61,7 @@ def counts(conn: Conn, table: str = "job_queue") -> dict[str, int]:
     return dict(conn.execute(statement).fetchall())
 
 
-def gone(conn: Conn, job_id: UUID) -> bool:
+def gone(conn: Connection, job_id: UUID) -> bool:
     return status_of(conn, job_id) is None
 
 
@@ -70,7 +69,7 @@ def gone(conn: Conn, job_id: UUID) -> bool:
 
 
 @pytest.mark.slow
-def test_every_job_is_run_once(database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_job_is_run_once(database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)
     seen: list[int] = []
     producer.enqueue_many(conn, [NewJob("count", {"number": number}) for number in range(3000)], actor=ACTOR)
@@ -80,7 +79,7 @@ def test_every_job_is_run_once(database_url: str, conn: Conn, monkeypatch: pytes
     assert counts(conn, "job_runs") == {"succeeded": 3000}
 
 
-def test_a_standing_worker_runs_what_comes_later(database_url: str, conn: Conn) -> None:
+def test_a_standing_worker_runs_what_comes_later(database_url: str, conn: Connection) -> None:
     with working(database_url, job_type("late", lambda _p, _c: Done({"ran": True}))) as worker:
         until(lambda: worker.status.connected)
         for _ in range(3):
@@ -90,7 +89,7 @@ def test_a_standing_worker_runs_what_comes_later(database_url: str, conn: Conn) 
 
 
 @pytest.mark.slow
-def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, conn: Conn) -> None:
+def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, conn: Connection) -> None:
     at = conn.execute("SELECT now() + interval '600 milliseconds'").fetchone()
     assert at is not None
     job = enqueue(conn, "due", run_at=at[0])
@@ -100,7 +99,7 @@ def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, con
     assert run["due_at"] <= run["started_at"]
 
 
-def test_an_unknown_task_type_is_left_alone_and_hinders_nobody(database_url: str, conn: Conn) -> None:
+def test_an_unknown_task_type_is_left_alone_and_hinders_nobody(database_url: str, conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type) VALUES ('misspelt')")
     known = enqueue(conn, "known")
     drain(database_url, job_type("known", nothing))
@@ -110,7 +109,7 @@ def test_an_unknown_task_type_is_left_alone_and_hinders_nobody(database_url: str
 
 @pytest.mark.parametrize("hostile", ['{"n": %s}' % ("9" * 5000), "[" * 3000 + "]" * 3000], ids=["number", "depth"])
 def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
-    hostile: str, database_url: str, conn: Conn
+    hostile: str, database_url: str, conn: Connection
 ) -> None:
     conn.execute("INSERT INTO job_queue (task_type, payload) VALUES ('fine', %s)", (hostile,))
     other = enqueue(conn, "fine")
@@ -123,7 +122,7 @@ def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
     assert "payload does not fit" in (failed.last_error or "")
 
 
-def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Conn) -> None:
+def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Connection) -> None:
     bad = enqueue(conn, "picky", payload={"number": "many"})
     good = enqueue(conn, "picky", payload={"number": 1})
     drain(database_url, job_type("picky", nothing))
@@ -131,7 +130,7 @@ def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Conn) 
     assert last_run(conn, bad.id)["error_kind"] == "invalid_payload"
 
 
-def test_a_failing_job_is_tried_again_until_its_attempts_are_used_up(database_url: str, conn: Conn) -> None:
+def test_a_failing_job_is_tried_again_until_its_attempts_are_used_up(database_url: str, conn: Connection) -> None:
     def fail(params: Any, ctx: Any) -> None:
         raise ValueError("no luck")
 
@@ -141,7 +140,7 @@ def test_a_failing_job_is_tried_again_until_its_attempts_are_used_up(database_ur
     assert status_of(conn, job.id) == "failed"
 
 
-def test_retries_wait_as_the_type_says(database_url: str, conn: Conn) -> None:
+def test_retries_wait_as_the_type_says(database_url: str, conn: Connection) -> None:
     def fail(params: Any, ctx: Any) -> None:
         raise ValueError("no luck")
 
@@ -152,7 +151,7 @@ def test_retries_wait_as_the_type_says(database_url: str, conn: Conn) -> None:
     assert timedelta(seconds=20) < row[0] <= timedelta(seconds=100)
 
 
-def test_a_permanent_error_fails_at_once(database_url: str, conn: Conn) -> None:
+def test_a_permanent_error_fails_at_once(database_url: str, conn: Connection) -> None:
     def fail(params: Any, ctx: Any) -> None:
         raise PermanentError("no such campaign")
 
@@ -161,7 +160,7 @@ def test_a_permanent_error_fails_at_once(database_url: str, conn: Conn) -> None:
     assert outcomes(conn, job.id) == ["failed"]
 
 
-def test_a_handlers_own_delay_wins(database_url: str, conn: Conn) -> None:
+def test_a_handlers_own_delay_wins(database_url: str, conn: Connection) -> None:
     def later(params: Any, ctx: Any) -> None:
         raise RetryLater(7200, "quiet hours")
 
@@ -172,7 +171,9 @@ def test_a_handlers_own_delay_wins(database_url: str, conn: Conn) -> None:
     assert timedelta(seconds=7000) < row[0] <= timedelta(seconds=7200)
 
 
-def test_a_snoozed_job_is_due_after_the_delay_with_its_attempts_and_its_reason(database_url: str, conn: Conn) -> None:
+def test_a_snoozed_job_is_due_after_the_delay_with_its_attempts_and_its_reason(
+    database_url: str, conn: Connection
+) -> None:
     def later(params: Any, ctx: Any) -> None:
         raise Snooze(7200, "another sync is running")
 
@@ -191,7 +192,7 @@ def test_a_snoozed_job_is_due_after_the_delay_with_its_attempts_and_its_reason(d
 
 
 def test_a_new_series_whose_first_run_fails_goes_on_and_its_batch_mates_are_not_touched(
-    database_url: str, conn: Conn
+    database_url: str, conn: Connection
 ) -> None:
     def fail(params: Any, ctx: Any) -> None:
         raise PermanentError("not today")
@@ -205,7 +206,7 @@ def test_a_new_series_whose_first_run_fails_goes_on_and_its_batch_mates_are_not_
     assert [status_of(conn, mate.id) for mate in mates] == [None] * 5
 
 
-def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Conn) -> None:
+def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Connection) -> None:
     def part(params: Any, ctx: Any) -> Any:
         at = (ctx.checkpoint or {"at": 0})["at"]
         return Done({"end": at}) if at == 3 else Continue({"at": at + 1})
@@ -218,7 +219,7 @@ def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Co
 
 @pytest.mark.slow
 def test_jobs_with_one_concurrency_key_run_one_after_another_and_without_waiting_for_a_poll(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.fetcher.NEAR_SECONDS", 3600.0)
     monkeypatch.setattr("jobdeck.core.worker.fetcher.IDLE_SECONDS", 3600.0)
@@ -252,7 +253,7 @@ def test_no_outcome_of_a_handler_leaves_a_row_running(database_url: str, values:
             raise value
         return value
 
-    with psycopg.connect(database_url, autocommit=True) as conn:
+    with Connection.connect(database_url, autocommit=True) as conn:
         conn.execute("TRUNCATE job_queue, job_runs CASCADE")
         jobs = [NewJob("any", {"number": number}, max_attempts=1) for number in range(len(values))]
         producer.enqueue_many(conn, jobs, actor=ACTOR)
@@ -265,11 +266,11 @@ def test_no_outcome_of_a_handler_leaves_a_row_running(database_url: str, values:
 
 @pytest.mark.slow
 def test_a_report_that_the_database_refuses_fails_its_job_alone(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = leases.finish
 
-    def refusing(conn: Conn, worker_id: str, runs: Any, **facts: Any) -> Any:
+    def refusing(conn: Connection, worker_id: str, runs: Any, **facts: Any) -> Any:
         if any(run.output == {"number": 1} for run in runs):
             raise psycopg.errors.UntranslatableCharacter("unsupported Unicode escape sequence")
         return real(conn, worker_id, runs, **facts)
@@ -286,7 +287,7 @@ def test_a_report_that_the_database_refuses_fails_its_job_alone(
 # Stopping one run
 
 
-def expire(conn: Conn, job_id: UUID, *, retry_base: float) -> None:
+def expire(conn: Connection, job_id: UUID, *, retry_base: float) -> None:
     """Takes a job back as if its lease had ended; inside a transaction no heartbeat comes between."""
     # The worker's own upkeep may be at this part now, and `reap` would leave it to that.
     conn.execute("SELECT FROM job_upkeep WHERE part = 'lost' FOR UPDATE")
@@ -294,7 +295,7 @@ def expire(conn: Conn, job_id: UUID, *, retry_base: float) -> None:
     assert leases.reap(conn, retry_base=retry_base, retry_cap=retry_base).lost == 1
 
 
-def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Conn, held: Held) -> None:
+def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Connection, held: Held) -> None:
     once = enqueue(conn, "held")
     series = enqueue(conn, "held", recurrence_interval_minutes=15)
     with working(
@@ -307,12 +308,12 @@ def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, co
 
 
 def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
-    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listens = threading.Event()
     connect = Database._connect_to_listen
 
-    def connect_late(database: Database) -> Conn | None:
+    def connect_late(database: Database) -> psycopg.Connection[Any] | None:
         listens.wait()
         return connect(database)
 
@@ -331,7 +332,7 @@ def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
 
 @pytest.mark.slow
 def test_a_cancellation_reaches_a_worker_that_drains_at_once(
-    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 0.05)
     job = enqueue(conn, "held")
@@ -349,7 +350,7 @@ def test_a_cancellation_reaches_a_worker_that_drains_at_once(
     assert held.asked_to_stop.is_set()
 
 
-def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(database_url: str, conn: Conn) -> None:
+def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn")
     with working(database_url, job_type("stubborn", stubborn)):
@@ -361,7 +362,7 @@ def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(databa
 
 @pytest.mark.slow
 def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends_and_is_shown(
-    database_url: str, conn: Conn
+    database_url: str, conn: Connection
 ) -> None:
     stubborn = Held(stubborn=True)
     first, second = (enqueue(conn, "stubborn", concurrency_key="k", max_attempts=1) for _ in range(2))
@@ -385,7 +386,9 @@ def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(database_url: str, conn: Conn) -> None:
+def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(
+    database_url: str, conn: Connection
+) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
     with working(database_url, job_type("stubborn", stubborn, timeout=2.0), concurrency=1):
@@ -398,7 +401,9 @@ def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(dat
 
 
 @pytest.mark.slow
-def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(database_url: str, conn: Conn) -> None:
+def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(
+    database_url: str, conn: Connection
+) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
     with a_worker(database_url, job_type("stubborn", stubborn, timeout=0.1)) as worker:
@@ -412,7 +417,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(d
 
 
 @pytest.mark.slow
-def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
+def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
     enqueue(conn, "stubborn", max_attempts=1, priority=9)
     others = [enqueue(conn, "quick") for _ in range(5)]
@@ -423,7 +428,7 @@ def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Conn) -> None:
 
 
 @pytest.mark.slow
-def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, held: Held) -> None:
+def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Connection, held: Held) -> None:
     enqueue(conn, "held", max_attempts=1)
     with working(database_url, job_type("held", held, timeout=0.1)):
         assert held.asked_to_stop.wait(PATIENCE)
@@ -431,7 +436,9 @@ def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Conn, held: H
 
 
 @pytest.mark.slow
-def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_url: str, conn: Conn, held: Held) -> None:
+def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(
+    database_url: str, conn: Connection, held: Held
+) -> None:
     job = enqueue(conn, "held", max_attempts=5)
     with working(database_url, job_type("held", held), concurrency=1):
         held.wait_for()
@@ -442,7 +449,7 @@ def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(database_ur
     assert status_of(conn, job.id) == "pending"
 
 
-def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, conn: Conn) -> None:
+def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, conn: Connection) -> None:
     conn.execute("DROP FUNCTION job_worker_run_open")
     with a_worker(database_url) as worker:
         with pytest.raises(psycopg.errors.UndefinedFunction):
@@ -451,7 +458,7 @@ def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, co
         until(lambda: conn.execute(connections).fetchone() == (0,), "the end of its connections")
 
 
-def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database_url: str, conn: Conn) -> None:
+def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "shared")
     with working(database_url, job_type("shared", stubborn), worker_id="stalled"):
@@ -470,7 +477,7 @@ def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database
 
 
 def test_more_leases_than_one_heartbeat_takes_are_all_renewed(
-    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "BATCH", 2)
     for _ in range(5):
@@ -517,7 +524,7 @@ def test_leases_are_renewed_once_per_heartbeat_interval(database_url: str, monke
 
 @pytest.mark.slow
 def test_a_worker_that_cannot_renew_stops_its_handlers(
-    database_url: str, conn: Conn, held: Held, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(*_arguments: Any) -> Any:
         raise psycopg.OperationalError("could not receive data from server: Connection timed out")
@@ -549,7 +556,7 @@ def test_a_job_whose_lease_ended_while_it_waited_is_not_started() -> None:
 
 
 @pytest.mark.slow
-def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn: Conn) -> None:
+def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn: Connection) -> None:
     release = threading.Event()
 
     def handler(params: Any, ctx: Any) -> None:
@@ -578,7 +585,7 @@ def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn
 
 @pytest.mark.slow
 def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(watchdog, "LONGEST_WAIT", 3600.0)  # only draining hands jobs back
     claim_ahead(monkeypatch)
@@ -599,7 +606,7 @@ def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
     assert conn.execute("SELECT sum(attempts) FROM job_queue").fetchone() == (0,)
 
 
-def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str, conn: Conn, held: Held) -> None:
+def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str, conn: Connection, held: Held) -> None:
     job = enqueue(conn, "held")
     with working(database_url, job_type("held", held)) as worker:
         held.wait_for()
@@ -608,7 +615,9 @@ def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str,
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
 
 
-def test_draining_hands_back_what_will_not_stop(database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_draining_hands_back_what_will_not_stop(
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn")
@@ -620,7 +629,7 @@ def test_draining_hands_back_what_will_not_stop(database_url: str, conn: Conn, m
     assert status_of(conn, job.id) == "pending"
 
 
-def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn: Conn, held: Held) -> None:
+def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn: Connection, held: Held) -> None:
     enqueue(conn, "held")
     with working(database_url, job_type("held", held)) as worker:
         held.wait_for()
@@ -634,7 +643,9 @@ def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn
 
 
 @pytest.mark.slow
-def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: str, conn: Conn, held: Held) -> None:
+def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(
+    database_url: str, conn: Connection, held: Held
+) -> None:
     enqueue(conn, "held")
     with working(database_url, job_type("held", held)) as worker:
         held.wait_for()
@@ -646,7 +657,7 @@ def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(database_url: 
 
 
 @pytest.mark.slow
-def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: Conn) -> None:
+def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: Connection) -> None:
     enqueue(conn, "fine")
     with working(database_url, job_type("fine", nothing), worker_id="w7") as worker:
         until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,), "the worker's row")
@@ -658,7 +669,9 @@ def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: C
 
 
 @pytest.mark.slow
-def test_a_worker_writes_the_rules_of_its_types_and_earlier_jobs_run_one_by_one(database_url: str, conn: Conn) -> None:
+def test_a_worker_writes_the_rules_of_its_types_and_earlier_jobs_run_one_by_one(
+    database_url: str, conn: Connection
+) -> None:
     beside: list[int] = []
     running: set[int] = set()
 
@@ -680,7 +693,9 @@ def test_a_worker_writes_the_rules_of_its_types_and_earlier_jobs_run_one_by_one(
     assert conn.execute("SELECT concurrency_key FROM job_queue").fetchall() == [("alone",)]
 
 
-def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(database_url: str, conn: Conn) -> None:
+def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(
+    database_url: str, conn: Connection
+) -> None:
     with working(database_url, job_type("fine", nothing), settings=quick_settings(sentry_release="shop@7")) as worker:
         until(lambda: conn.execute("SELECT name FROM job_releases").fetchall() == [("shop@7",)], "the release")
         worker.stop()
@@ -689,7 +704,7 @@ def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(d
 
 
 @pytest.mark.slow
-def test_a_worker_finishes_an_edit_of_many_payloads_that_was_interrupted(database_url: str, conn: Conn) -> None:
+def test_a_worker_finishes_an_edit_of_many_payloads_that_was_interrupted(database_url: str, conn: Connection) -> None:
     later = datetime.now(UTC) + timedelta(days=1)
     jobs = [enqueue(conn, "fine", run_at=later).id for _ in range(3)]
     foreign = enqueue(conn, "foreign", run_at=later).id
@@ -709,7 +724,7 @@ def test_a_worker_finishes_an_edit_of_many_payloads_that_was_interrupted(databas
 # The record of what it did
 
 
-def test_a_standing_workers_window_is_closed_with_its_counts(database_url: str, conn: Conn) -> None:
+def test_a_standing_workers_window_is_closed_with_its_counts(database_url: str, conn: Connection) -> None:
     def sometimes(params: Any, ctx: Any) -> None:
         if params.number == 2:
             raise PermanentError("two")
@@ -726,7 +741,7 @@ def test_a_standing_workers_window_is_closed_with_its_counts(database_url: str, 
 
 
 @pytest.mark.slow
-def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database_url: str, conn: Conn) -> None:
+def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database_url: str, conn: Connection) -> None:
     def figures() -> list[tuple[Any, ...]]:
         return conn.execute(
             "SELECT claimed, processed, succeeded, failed, released, completed_at IS NULL FROM job_worker_runs"
@@ -745,7 +760,7 @@ def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database
     assert figures() == [(4, 4, 3, 1, 0, False)]
 
 
-def test_an_idle_worker_records_nothing(database_url: str, conn: Conn) -> None:
+def test_an_idle_worker_records_nothing(database_url: str, conn: Connection) -> None:
     drain(database_url, job_type("some", nothing))
     assert conn.execute("SELECT count(*) FROM job_worker_runs").fetchone() == (0,)
 
@@ -755,12 +770,12 @@ def test_an_idle_worker_records_nothing(database_url: str, conn: Conn) -> None:
 
 @pytest.mark.slow
 def test_a_report_is_applied_once_when_its_answer_was_lost(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = leases.finish
     lost = iter([True, True])
 
-    def cut(conn: Conn, worker_id: str, runs: Any, **facts: Any) -> Any:
+    def cut(conn: Connection, worker_id: str, runs: Any, **facts: Any) -> Any:
         answers = real(conn, worker_id, runs, **facts)
         if next(lost, False):
             conn.close()
@@ -778,7 +793,7 @@ def test_a_report_is_applied_once_when_its_answer_was_lost(
 
 
 @pytest.mark.slow
-def test_a_worker_whose_connections_are_cut_goes_on(database_url: str, conn: Conn, held: Held) -> None:
+def test_a_worker_whose_connections_are_cut_goes_on(database_url: str, conn: Connection, held: Held) -> None:
     job = enqueue(conn, "held")
     with working(database_url, job_type("held", held), job_type("fine", nothing)) as worker:
         held.wait_for()
@@ -800,14 +815,14 @@ def test_start_returns_at_once_without_a_database_and_stop_too() -> None:
         assert not worker.status.connected
 
 
-def test_nothing_is_claimed_while_the_settings_row_is_missing(database_url: str, conn: Conn) -> None:
+def test_nothing_is_claimed_while_the_settings_row_is_missing(database_url: str, conn: Connection) -> None:
     job = enqueue(conn, "some")
     conn.execute("DELETE FROM job_queue_settings")
     drain(database_url, job_type("some", nothing))
     assert status_of(conn, job.id) == "pending"
 
 
-def test_resuming_wakes_a_worker_and_runs_a_series_once(database_url: str, conn: Conn) -> None:
+def test_resuming_wakes_a_worker_and_runs_a_series_once(database_url: str, conn: Connection) -> None:
     operator.pause(conn, reason="maintenance", actor=ACTOR)
     series = enqueue(conn, "some", recurrence_interval_minutes=1)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '3 hours' WHERE id = %s", (series.id,))
@@ -833,7 +848,7 @@ def sometimes(params: Any, ctx: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_cycle_counts_what_succeeded_and_what_failed(database_url: str, conn: Conn) -> None:
+def test_a_cycle_counts_what_succeeded_and_what_failed(database_url: str, conn: Connection) -> None:
     jobs = [enqueue(conn, "some", payload={"number": number}) for number in range(3)]
     result = cycle(database_url, job_type("some", sometimes, retry_base=60.0))
     assert (result.status, result.processed, result.succeeded, result.failed) == ("ok", 3, 2, 1)
@@ -844,7 +859,7 @@ def test_a_cycle_counts_what_succeeded_and_what_failed(database_url: str, conn: 
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
-def test_a_cycle_takes_no_more_than_its_limit_and_tells_how_far_it_is(database_url: str, conn: Conn) -> None:
+def test_a_cycle_takes_no_more_than_its_limit_and_tells_how_far_it_is(database_url: str, conn: Connection) -> None:
     for _ in range(7):
         enqueue(conn, "some")
     told: list[tuple[int, int]] = []
@@ -863,7 +878,7 @@ def test_a_cycle_with_nothing_to_do_says_so(database_url: str) -> None:
     assert (result.status, result.processed, result.message) == ("ok", 0, "no jobs available")
 
 
-def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn: Conn) -> None:
+def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn: Connection) -> None:
     operator.pause(conn, reason="the vendor is down", actor=ACTOR)
     job = enqueue(conn, "some")
     result = cycle(database_url, job_type("some", nothing))
@@ -872,7 +887,7 @@ def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn:
     assert conn.execute("SELECT status, message FROM job_worker_runs").fetchone() == ("paused", "the vendor is down")
 
 
-def test_a_pause_between_two_claims_stops_the_cycle(database_url: str, conn: Conn) -> None:
+def test_a_pause_between_two_claims_stops_the_cycle(database_url: str, conn: Connection) -> None:
     def pausing(params: Any, ctx: Any) -> None:
         operator.pause(ctx.db, reason="enough", actor=ACTOR)
 
@@ -883,7 +898,7 @@ def test_a_pause_between_two_claims_stops_the_cycle(database_url: str, conn: Con
     assert counts(conn) == {"pending": 2}
 
 
-def test_nothing_waits_as_running_during_a_cycle(database_url: str, conn: Conn) -> None:
+def test_nothing_waits_as_running_during_a_cycle(database_url: str, conn: Connection) -> None:
     running: list[dict[str, int]] = []
     for _ in range(3):
         enqueue(conn, "some")
@@ -892,7 +907,7 @@ def test_nothing_waits_as_running_during_a_cycle(database_url: str, conn: Conn) 
 
 
 def test_a_cycles_record_is_closed_when_it_breaks(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*_arguments: Any, **_facts: Any) -> Any:
         raise psycopg.errors.UndefinedFunction("no such function job_queue_claim")
@@ -905,7 +920,7 @@ def test_a_cycles_record_is_closed_when_it_breaks(
 
 
 def test_a_cycle_that_is_handed_back_while_it_claims_does_not_run_the_job(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran: list[int] = []
     for number in range(2):
@@ -930,7 +945,7 @@ def test_a_cycle_that_is_handed_back_while_it_claims_does_not_run_the_job(
 
 @pytest.mark.slow
 def test_a_cycle_hands_back_the_jobs_that_it_claimed_and_did_not_run(
-    database_url: str, conn: Conn, monkeypatch: pytest.MonkeyPatch
+    database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(9):
         enqueue(conn, "some", payload={"number": number})
@@ -953,7 +968,7 @@ def test_a_cycle_hands_back_the_jobs_that_it_claimed_and_did_not_run(
 
 
 def test_an_interrupted_cycle_hands_its_job_back_and_closes_its_record(
-    database_url: str, conn: Conn, held: Held
+    database_url: str, conn: Connection, held: Held
 ) -> None:
     def interrupt(progress: CycleProgress) -> None:
         held.wait_for()
@@ -974,7 +989,7 @@ def test_a_cycle_without_a_database_is_refused_with_a_sentence() -> None:
 
 
 @pytest.mark.slow
-def test_a_cycle_keeps_its_lease_and_its_types_timeout(database_url: str, conn: Conn) -> None:
+def test_a_cycle_keeps_its_lease_and_its_types_timeout(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
     job = enqueue(conn, "stubborn", max_attempts=1)
     result = cycle(database_url, job_type("stubborn", stubborn, timeout=0.1))
@@ -983,7 +998,7 @@ def test_a_cycle_keeps_its_lease_and_its_types_timeout(database_url: str, conn: 
     assert last_run(conn, job.id)["error_kind"] == "timeout"
 
 
-def test_time_stands_for_a_run_as_the_database_sees_it(database_url: str, conn: Conn) -> None:
+def test_time_stands_for_a_run_as_the_database_sees_it(database_url: str, conn: Connection) -> None:
     before = conn.execute("SELECT clock_timestamp()").fetchone()
     job = enqueue(conn, "some")
     drain(database_url, job_type("some", lambda _p, _c: threading.Event().wait(0.05) and None))

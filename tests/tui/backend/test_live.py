@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -22,9 +21,9 @@ from jobdeck.core.registry import Admission, Done, JobContext, JobType, Payload,
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 
-Connection = psycopg.Connection[Any]
 ALL = Request(Filter())
 CONNECTIONS = "FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'jobdeck dashboard'"
 """The connections of the dashboards of this test."""

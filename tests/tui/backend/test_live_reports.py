@@ -21,9 +21,9 @@ from jobdeck.core.read.stats.error_groups import counted_alike
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
-from tests.support.queue import rows
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
-from tests.tui.backend.test_live import ALL, Connection, Gate, asking, backend, backend_of, gate, settings
+from tests.tui.backend.test_live import ALL, Gate, asking, backend, backend_of, gate, settings
 
 __all__ = ["asking", "backend", "gate", "settings"]
 HOUR = timedelta(hours=1)
@@ -292,7 +292,7 @@ def test_a_bulk_edit_is_rehearsed_started_and_carried_to_its_end(
         ended = backend.bulk.step(choice.bulk.id)
         assert (ended.state, ended.done, ended.refused) == ("finished", 3, 0)
         assert {answer.job_id for answer in backend.bulk.answers(ended.id, refused=False, after=None)} == set(ids)
-    assert [row["payload"] for row in rows(conn, "SELECT payload FROM job_queue")] == [{"name": "welcome"}] * 3
+    assert [row["payload"] for row in conn.rows("SELECT payload FROM job_queue")] == [{"name": "welcome"}] * 3
 
 
 def test_a_selection_that_is_dropped_is_gone(backend: LiveBackend, conn: Connection) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
-from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import SchemaMismatch
@@ -19,7 +17,7 @@ from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
 from tests.support.postgres import PostgresServer
-from tests.support.queue import ACTOR
+from tests.support.queue import ACTOR, Connection
 from tests.support.round_trips import CONNECTING, RoundTrips, round_trips
 
 ALL = Request(Filter())
@@ -37,7 +35,7 @@ PAGES: dict[str, Callable[[LiveBackend], object]] = {
 
 
 @pytest.fixture
-def trips(postgres: PostgresServer, database_url: str, conn: psycopg.Connection[Any]) -> Iterator[RoundTrips]:
+def trips(postgres: PostgresServer, database_url: str, conn: Connection) -> Iterator[RoundTrips]:
     """A line to a queue with some jobs."""
     producer.enqueue_many(conn, [NewJob("alpha", {"seq": seq}) for seq in range(3)], actor=ACTOR)
     with round_trips(postgres, conn.info.dbname) as counted:
@@ -111,9 +109,7 @@ def test_an_action_and_a_job_are_one_round_trip_each(trips: RoundTrips, backend:
         assert len(trips.since(before)) == 1, trips.since(before)
 
 
-def test_a_schema_of_another_version_is_refused_with_the_way_out(
-    backend: LiveBackend, conn: psycopg.Connection[Any]
-) -> None:
+def test_a_schema_of_another_version_is_refused_with_the_way_out(backend: LiveBackend, conn: Connection) -> None:
     conn.execute("UPDATE jobdeck_schema SET version = 1 WHERE component = 'queue'")
     with pytest.raises(SchemaMismatch, match="jobdeck init"):
         backend.view(ALL)

@@ -11,7 +11,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
-from tests.support.queue import Connection, rows
+from tests.support.queue import Connection
 from tests.tui.live import live
 
 
@@ -26,6 +26,6 @@ async def test_a_copy_of_a_series_is_refused_in_the_form_unless_it_differs(
     async with live(settings, "N", "ctrl+s") as desk:
         text = "".join(desk.screen_text().replace("│", " ").split())
         assert f"Job{first}isaseriesofcli_echo" in text
-        assert len(rows(conn, "SELECT id FROM job_queue")) == 1
+        assert len(conn.rows("SELECT id FROM job_queue")) == 1
         await desk.press("tab", "backspace", *"mended", "ctrl+s")
-        assert len(rows(conn, "SELECT id FROM job_queue")) == 2
+        assert len(conn.rows("SELECT id FROM job_queue")) == 2

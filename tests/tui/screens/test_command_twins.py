@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types.json import Jsonb
@@ -39,12 +38,12 @@ from jobdeck.core.settings import Settings
 from jobdeck.tui.actions import ACTIONS, BY_ID, Scope
 from tests.core.cli.support import HANDLERS, environment, started
 from tests.support.postgres import PostgresServer
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, becomes
 from tests.tui.live import Desk, live
 
 pytestmark = pytest.mark.slow
 
-Connection = psycopg.Connection[Any]
 
 WAY: dict[Scope, tuple[str, ...]] = {
     "list": (), "detail": ("enter",), "health": ("h",), "errors": ("e",), "workers": ("m",), "audit": ("o",),
@@ -266,7 +265,7 @@ class Twins:
 
     def copy(self) -> None:
         """Has the other database hold what the one does now."""
-        with psycopg.connect(self.one) as source, psycopg.connect(self.other) as target:
+        with Connection.connect(self.one) as source, Connection.connect(self.other) as target:
             target.execute("SET session_replication_role = replica")  # no trigger, no foreign key
             tables = source.execute("SELECT tablename FROM pg_tables WHERE tablename LIKE 'job%'").fetchall()
             for (name,) in tables:
@@ -289,7 +288,7 @@ class Twins:
 
     def outcome(self, url: str) -> list[list[Any]]:
         """What a database holds, without what tells two things apart that were asked for alike."""
-        with psycopg.connect(url) as conn:
+        with Connection.connect(url) as conn:
             return [conn.execute(query, (self.known,)).fetchall() for query in HELD]
 
 
@@ -337,7 +336,7 @@ def test_every_action_that_changes_something_has_its_command_tried() -> None:
 async def test_the_command_that_is_shown_does_what_the_key_does(
     case: Case, scope: Scope, twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with psycopg.connect(twins.one, autocommit=True) as conn:
+    with Connection.connect(twins.one, autocommit=True) as conn:
         case.arrange(conn)
     settings = Settings(database_url=SecretStr(twins.one), state_dir=tmp_path, handlers=HANDLERS, drain_seconds=20.0)
     async with live(settings, *case.before, *WAY[scope], *case.keys[:-1]) as desk:
@@ -377,7 +376,7 @@ def run(shown: str) -> None:
 async def test_the_worker_inside_and_its_command_run_what_is_due(
     twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with psycopg.connect(twins.one, autocommit=True) as conn:
+    with Connection.connect(twins.one, autocommit=True) as conn:
         fill(conn, 7)
     twins.copy()
     settings = Settings(database_url=SecretStr(twins.one), state_dir=tmp_path, handlers=HANDLERS, drain_seconds=20.0)
@@ -395,7 +394,7 @@ async def test_the_worker_inside_and_its_command_run_what_is_due(
 
 
 def empty(url: str) -> bool:
-    with psycopg.connect(url) as conn:
+    with Connection.connect(url) as conn:
         return conn.execute("SELECT FROM job_queue").fetchone() is None
 
 
@@ -409,7 +408,7 @@ READING: dict[Scope, str] = {
 async def test_a_page_that_only_reads_shows_a_command_that_runs(
     scope: Scope, twins: Twins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with psycopg.connect(twins.one, autocommit=True) as conn:
+    with Connection.connect(twins.one, autocommit=True) as conn:
         failed(conn)
     settings = Settings(database_url=SecretStr(twins.one), state_dir=tmp_path, handlers=HANDLERS)
     async with live(settings, *WAY[scope]) as desk:

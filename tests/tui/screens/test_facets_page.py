@@ -12,7 +12,7 @@ from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
 from tests.support.failed_runs import of_coach
 from tests.support.people import People
-from tests.support.queue import Connection, add
+from tests.support.queue import Connection
 from tests.tui.fake import FakeBackend
 from tests.tui.live import Desk, live
 from tests.tui.support import SMALL, dashboard
@@ -24,7 +24,7 @@ def settings(conn: Connection, database_url: str, tmp_path: Path, monkeypatch: p
     environment(monkeypatch, tmp_path, database_url)
     of_coach(conn)
     for number in range(12):
-        add(conn, "push", payload={"coachId": "c3", "n": number})
+        conn.add("push", payload={"coachId": "c3", "n": number})
     return Settings(database_url=SecretStr(database_url), state_dir=tmp_path)
 
 
@@ -92,7 +92,7 @@ async def test_a_filter_that_matches_nothing_says_so(settings: Settings) -> None
 
 
 async def test_jobs_too_few_to_compare_are_said_to_be(conn: Connection, settings: Settings) -> None:
-    add(conn, "single", payload={"coachId": "c3"})
+    conn.add("single", payload={"coachId": "c3"})
     async with live(settings) as desk:
         await typed(desk, "type:single")
         await desk.press("f")
@@ -108,7 +108,7 @@ async def test_an_empty_queue_has_no_facets() -> None:
 
 async def test_jobs_without_a_key_to_compare_are_counted_as_read(conn: Connection, settings: Settings) -> None:
     for _ in range(12):
-        add(conn, "bare")
+        conn.add("bare")
     async with live(settings) as desk:
         await typed(desk, "type:bare")
         await desk.press("f")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -17,11 +16,11 @@ from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.queue import bulk, leases, operator, producer
 from jobdeck.core.settings import Settings
 from tests.core.cli.support import environment
+from tests.support.queue import Connection
 from tests.tui.live import live
 
 pytestmark = pytest.mark.slow
 
-Connection = psycopg.Connection[Any]
 HANDLERS = "tests.core.cli.handlers"
 
 

@@ -25,8 +25,8 @@ from jobdeck.tui.app import JobdeckApp
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.deck import Options
 from jobdeck.tui.format import short_id
+from tests.support.queue import Connection
 from tests.support.waiting import rounds
-from tests.tui.backend.test_live import Connection
 from tests.tui.support import LARGE
 
 

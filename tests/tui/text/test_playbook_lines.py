@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from pydantic import SecretStr
 
@@ -17,13 +16,13 @@ from jobdeck.core.settings import Settings
 from jobdeck.tui.text import playbook
 from tests.core.cli.support import environment
 from tests.core.http.support import opened
+from tests.support.queue import Connection
 from tests.tui.live import live
 from tests.tui.screens.test_playbook_acting import again, jobs, run, statuses
 from tests.tui.support import SMALL
 
 pytestmark = pytest.mark.slow
 
-Connection = psycopg.Connection[Any]
 HANDLERS = "tests.core.cli.handlers"
 RECURRING = {
     "game_platform_sync": 15,

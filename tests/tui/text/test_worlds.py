@@ -21,20 +21,7 @@ from jobdeck.tui.backend.protocol import EmbeddedWorker, Session, View
 from jobdeck.tui.text import playbook
 from jobdeck.tui.text.first import now as first
 from tests.support.health import announce, called
-from tests.support.queue import (
-    ACTOR,
-    WORKER,
-    Connection,
-    add,
-    add_waiting,
-    advance,
-    claim,
-    ended_now,
-    finish_one,
-    now,
-    reap,
-    run_once,
-)
+from tests.support.queue import ACTOR, WORKER, Connection
 from tests.support.run_history import History
 
 SOURCE: Final = playbook.source
@@ -45,7 +32,7 @@ World = Callable[[Connection], None]
 
 def _later(conn: Connection, length: timedelta) -> None:
     """Lets time pass; a worker is alive and has done its upkeep."""
-    advance(conn, length)
+    conn.advance(length)
     _idle(conn)
     conn.execute("UPDATE job_upkeep SET succeeded_at = now()")
 
@@ -60,18 +47,18 @@ def _idle(conn: Connection) -> None:
 
 def _paused(conn: Connection) -> None:
     _idle(conn)
-    add_waiting(conn, now(conn) - MINUTE, "push")
+    conn.add_waiting(conn.now() - MINUTE, "push")
     operator.pause(conn, reason="vendor is down", actor=ACTOR)
 
 
 def _no_worker(conn: Connection) -> None:
-    add_waiting(conn, now(conn) - 20 * MINUTE, "push")
+    conn.add_waiting(conn.now() - 20 * MINUTE, "push")
 
 
 def _one_run(conn: Connection) -> None:
     _idle(conn)
-    add(conn, "push", max_attempts=1)
-    run_once(conn, types=("push",), outcome="failed", error="vendor answered 429", error_kind="vendor")
+    conn.add("push", max_attempts=1)
+    conn.run_once(types=("push",), outcome="failed", error="vendor answered 429", error_kind="vendor")
 
 
 def _in_a_row(conn: Connection) -> None:
@@ -82,7 +69,7 @@ def _in_a_row(conn: Connection) -> None:
 def _failing(conn: Connection) -> None:
     _idle(conn)
     for hour in range(3, 100):
-        History(conn).ran(now(conn) - timedelta(hours=hour), succeeded=98, failed=2)
+        History(conn).ran(conn.now() - timedelta(hours=hour), succeeded=98, failed=2)
     _judged(conn, 0, succeeded=108, retried=412)
 
 
@@ -93,32 +80,32 @@ def _without_a_history(conn: Connection) -> None:
 
 def _all_lost(conn: Connection) -> None:
     _idle(conn)
-    History(conn).lost(now(conn), 2274)
+    History(conn).lost(conn.now(), 2274)
     _judged(conn, 0, succeeded=3711)
 
 
 def _new_error(conn: Connection) -> None:
     _idle(conn)
     for number in range(30):
-        add(conn, "push", payload={"n": number}, run_at=now(conn) - MINUTE)
-    for number, job in enumerate(claim(conn, ("push",), limit=30)):
-        finish_one(conn, job, "failed", error=f"vendor answered {number}", error_kind="vendor", permanent=True)
-    ended_now(conn)
-    History(conn).ran(now(conn), succeeded=1000)
+        conn.add("push", payload={"n": number}, run_at=conn.now() - MINUTE)
+    for number, job in enumerate(conn.claim(("push",), limit=30)):
+        conn.finish_one(job, "failed", error=f"vendor answered {number}", error_kind="vendor", permanent=True)
+    conn.ended_now()
+    History(conn).ran(conn.now(), succeeded=1000)
     conn.execute("SELECT job_stats_compact(1000)")
     _judged(conn, 0)
 
 
 def _retry_later(conn: Connection) -> None:
     _idle(conn)
-    add(conn, "push", max_attempts=1)
-    run_once(conn, types=("push",), outcome="failed", error="not yet", error_kind="retry_later")
+    conn.add("push", max_attempts=1)
+    conn.run_once(types=("push",), outcome="failed", error="not yet", error_kind="retry_later")
 
 
 def _few(conn: Connection) -> None:
     _idle(conn)
     for before in range(1, 12):
-        History(conn).ran(now(conn) - before * 2 * MINUTE, succeeded=1, failed=1)
+        History(conn).ran(conn.now() - before * 2 * MINUTE, succeeded=1, failed=1)
     conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
     _judged(conn, 0, failed=1)
 
@@ -155,58 +142,58 @@ def _muted(conn: Connection) -> None:
 def _killed(conn: Connection) -> None:
     """A worker that was killed 6 minutes ago, whose job nobody has taken back."""
     _idle(conn)
-    add(conn, "push")
-    claim(conn, ("push",))
+    conn.add("push")
+    conn.claim(("push",))
     presence.open_worker_run(conn, source="worker", worker_id=WORKER)
-    advance(conn, 6 * MINUTE)
+    conn.advance(6 * MINUTE)
 
 
 def _killed_beside_another(conn: Connection) -> None:
     _killed(conn)
     announce(conn, "worker-2", types=["push"])
-    reap(conn)
+    conn.reap()
 
 
 def _ran_elsewhere(conn: Connection) -> None:
     _killed_beside_another(conn)
     conn.execute("UPDATE job_queue SET run_at = now()")
-    run_once(conn, types=("push",))
+    conn.run_once(types=("push",))
 
 
 def _call_crashed(conn: Connection) -> None:
     presence.open_worker_run(conn, source="cron_http", worker_id="cycle-1")
-    advance(conn, 20 * MINUTE)
+    conn.advance(20 * MINUTE)
     _idle(conn)
 
 
 def _scheduler_died(conn: Connection) -> None:
     called(conn)
-    add(conn, "push")
-    advance(conn, 60 * MINUTE)
+    conn.add("push")
+    conn.advance(60 * MINUTE)
 
 
 def _newer_payload(conn: Connection) -> None:
     _idle(conn)
-    add(conn, "push")
+    conn.add("push")
     error = "The payload does not fit push: locale: is not a field of this task type."
-    (job,) = claim(conn, ("push",))
-    finish_one(conn, job, "snoozed", delay=120.0, give_up_after=3600.0, error_kind="newer_payload", error=error)
+    (job,) = conn.claim(("push",))
+    conn.finish_one(job, "snoozed", delay=120.0, give_up_after=3600.0, error_kind="newer_payload", error=error)
 
 
 def _unhandled(conn: Connection) -> None:
-    add_waiting(conn, now(conn) - 20 * MINUTE, "pull")
+    conn.add_waiting(conn.now() - 20 * MINUTE, "pull")
     _idle(conn)
 
 
 def _type_paused_for_a_day(conn: Connection) -> None:
-    add(conn, "push")
+    conn.add("push")
     operator.pause(conn, reason=None, actor=ACTOR, task_type="push")
     _later(conn, timedelta(days=2))
 
 
 def _series_paused(conn: Connection) -> None:
     _idle(conn)
-    job = add(conn, "push", recurrence_interval_minutes=60)
+    job = conn.add("push", recurrence_interval_minutes=60)
     operator.pause_series(conn, job.id, actor=ACTOR)
     _later(conn, 2 * HOUR)
 
@@ -215,26 +202,26 @@ def _place_held(conn: Connection, **fields: str) -> None:
     _idle(conn)
     operator.set_type(conn, "push", changes={"max_running": 1}, actor=ACTOR, reason=None)
     for _ in range(2):
-        add(conn, "push", **fields)
-    claim(conn, ("push",), lease=7200.0)
+        conn.add("push", **fields)
+    conn.claim(("push",), lease=7200.0)
     _later(conn, 12 * MINUTE)
 
 
 def _key_held(conn: Connection) -> None:
     _idle(conn)
     for _ in range(3):
-        add(conn, "push", concurrency_key="coach 7")
-    claim(conn, ("push",), lease=7200.0)
+        conn.add("push", concurrency_key="coach 7")
+    conn.claim(("push",), lease=7200.0)
     _later(conn, 12 * MINUTE)
 
 
 def _backdated(conn: Connection) -> None:
     _idle(conn)
-    add(conn, "push", run_at=now(conn) - timedelta(days=2526))
+    conn.add("push", run_at=conn.now() - timedelta(days=2526))
 
 
 def _judged(conn: Connection, minutes_ago: int, **outcomes: int) -> None:
-    at = now(conn) - minutes_ago * MINUTE
+    at = conn.now() - minutes_ago * MINUTE
     History(conn).ran(at, **outcomes)
     conn.execute("SELECT job_stats_judge(%s)", (at + timedelta(seconds=1),))
 

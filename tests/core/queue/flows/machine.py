@@ -27,7 +27,7 @@ from jobdeck.core.queue import leases, operator
 from jobdeck.core.queue.operators import flows
 from tests.core.queue.flows import truth
 from tests.core.queue.flows.steps import enqueue, extend, member
-from tests.support.queue import ACTOR, BASE, CAP, WORKER, Connection, advance, finish, report, value
+from tests.support.queue import ACTOR, BASE, CAP, WORKER, Connection, report
 from tests.support.waiting import rounds
 
 SESSIONS: Final = 3
@@ -177,9 +177,9 @@ class FlowMachine(RuleBasedStateMachine):
         for _ in rounds(self.left_over):
             self.settle()
             self.claim(self.conn, 1_000)
-            finish(self.conn, *map(report, self.running))
+            self.conn.finish(*map(report, self.running))
             self.running = []
-            if not value(self.conn, "SELECT count(*) FROM job_queue WHERE status IN ('pending', 'running')"):
+            if not self.conn.value("SELECT count(*) FROM job_queue WHERE status IN ('pending', 'running')"):
                 break
         self.settle()
 
@@ -237,12 +237,12 @@ class FlowMachine(RuleBasedStateMachine):
                  "canary": lambda: self.canary(self.conn, ids[-2])}[then]()  # fmt: skip
 
     def is_held_up(self, session: Connection) -> bool:
-        return bool(value(self.conn, "SELECT cardinality(pg_blocking_pids(%s)) > 0", session.info.backend_pid))
+        return bool(self.conn.value("SELECT cardinality(pg_blocking_pids(%s)) > 0", session.info.backend_pid))
 
     def commit(self, some: list[Connection]) -> None:
         for session in some:
             if (run := self.extending.pop(session.info.backend_pid, None)) is not None:
-                held = value(session, "SELECT count(*) FROM job_queue WHERE run_token = %s", run.run_token)
+                held = session.value("SELECT count(*) FROM job_queue WHERE run_token = %s", run.run_token)
                 assert held, "A run that was taken back has added members."
             session.execute("COMMIT")
 
@@ -279,7 +279,7 @@ class FlowMachine(RuleBasedStateMachine):
     def end(self, session: Connection, action: str, runs: list[ClaimedJob]) -> None:
         fields: dict[str, Any] = {"permanent": True} if action == "fail for good" else {}
         if runs:
-            self.answered(lambda: finish(session, *(report(run, OUTCOMES[action], **fields) for run in runs)), runs)
+            self.answered(lambda: session.finish(*(report(run, OUTCOMES[action], **fields) for run in runs)), runs)
 
     def extend(self, session: Connection, run: ClaimedJob | None, names: list[str]) -> None:
         def adding() -> None:
@@ -293,7 +293,7 @@ class FlowMachine(RuleBasedStateMachine):
             self.answered(adding)
 
     def cancel_flow(self, session: Connection, job_id: UUID) -> None:
-        flow = value(session, "SELECT flow_id FROM job_flow_members WHERE job_id = %s", job_id)
+        flow = session.value("SELECT flow_id FROM job_flow_members WHERE job_id = %s", job_id)
         self.answered(lambda: flows.cancel(session, flow, actor=ACTOR))
 
     def lose(self, session: Connection) -> None:
@@ -319,7 +319,7 @@ class FlowMachine(RuleBasedStateMachine):
     def pass_days(self, session: Connection) -> None:
         """Lets 40 days pass, after which the history and the trash are emptied; runs keep their leases."""
         session.execute("UPDATE job_queue SET lease_expires_at = lease_expires_at + interval '90 days'")
-        advance(session, timedelta(days=40))
+        session.advance(timedelta(days=40))
         self.purge(session)
         self.upkeep(session)
 

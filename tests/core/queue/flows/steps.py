@@ -8,7 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from jobdeck.core.model import ClaimedJob
-from tests.support.queue import ACTOR, Connection, Row, finish_one, rows, value
+from tests.support.queue import ACTOR, Connection, Row
 
 TYPES = ("alpha", "beta", "gamma")
 
@@ -32,21 +32,21 @@ def extend(conn: Connection, run: ClaimedJob, *members: dict[str, Any]) -> dict[
 
 def flow_of(conn: Connection, job_id: UUID) -> UUID:
     """The flow of a member."""
-    found: UUID = value(conn, "SELECT flow_id FROM job_flow_members WHERE job_id = %s", job_id)
+    found: UUID = conn.value("SELECT flow_id FROM job_flow_members WHERE job_id = %s", job_id)
     return found
 
 
 def states(conn: Connection) -> dict[str, str]:
     """The state of each member by name: of one that the queue itself cancelled, `skipped` or `lost`."""
-    found = rows(conn, "SELECT name, coalesce(set_aside, state) AS state FROM job_flow_member_list")
+    found = conn.rows("SELECT name, coalesce(set_aside, state) AS state FROM job_flow_member_list")
     return {row["name"]: row["state"] for row in found}
 
 
 def outcomes(conn: Connection, job_id: UUID) -> dict[str, Row]:
     """What the handler of a job gets of those that it waited for, by name."""
-    return {row["name"]: row for row in rows(conn, "SELECT * FROM job_flow_outcomes(%s)", job_id)}
+    return {row["name"]: row for row in conn.rows("SELECT * FROM job_flow_outcomes(%s)", job_id)}
 
 
 def fail(conn: Connection, run: ClaimedJob, error: str = "boom") -> None:
     """Lets a run fail for good."""
-    finish_one(conn, run, "failed", permanent=True, error=error)
+    conn.finish_one(run, "failed", permanent=True, error=error)

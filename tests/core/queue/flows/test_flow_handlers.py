@@ -13,7 +13,7 @@ from jobdeck.core.postgres.database import Database
 from jobdeck.core.registry import JobType, Registry, load
 from jobdeck.core.worker.worker import Worker
 from tests.core.queue.flows.steps import states
-from tests.support.queue import Connection, rows, value
+from tests.support.queue import Connection
 from tests.support.working import enqueue, last_run, quick_settings
 
 SPLIT = {"split": "succeeded", "part 1": "succeeded", "part 2": "succeeded", "merge": "succeeded"}
@@ -61,7 +61,7 @@ def test_members_that_an_async_handler_adds_in_a_transaction_are_taken_back_with
     drain(database_url, types)
     assert states(conn) == SPLIT
     assert output(conn, ids["merge"])["ended"] == ENDED
-    assert value(conn, "SELECT count(*) FROM job_flow_members") == 4
+    assert conn.value("SELECT count(*) FROM job_flow_members") == 4
 
 
 @pytest.mark.slow
@@ -76,4 +76,4 @@ def test_a_run_that_is_in_no_flow_gets_no_outcomes_and_adds_nothing(
     run = last_run(conn, alone.id)
     assert run["outcome"] == "failed"
     assert "is in no flow, so its run cannot add members" in run["error"]
-    assert rows(conn, "SELECT 1 FROM job_queue WHERE task_type = 'f_part'") == []
+    assert conn.rows("SELECT 1 FROM job_queue WHERE task_type = 'f_part'") == []

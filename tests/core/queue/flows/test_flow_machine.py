@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-import psycopg
 import pytest
 from hypothesis import Phase, example, given, settings
 from hypothesis import strategies as st
@@ -30,7 +29,7 @@ A_JOIN_THAT_WAITS_AGAIN: Final = Scene(
 def machine(conn: Connection, database_url: str) -> Iterator[type[FlowMachine]]:
     """The machine on the database of a test."""
     conn.execute(truth.SET_UP)
-    opened = [psycopg.connect(database_url, autocommit=True) for _ in range(SESSIONS)]
+    opened = [Connection.connect(database_url, autocommit=True) for _ in range(SESSIONS)]
     with ThreadPoolExecutor(SESSIONS) as threads:
         yield type("BoundFlowMachine", (FlowMachine,), {"conn": conn, "sessions": opened, "threads": threads})
     for session in opened:

@@ -11,22 +11,7 @@ import pytest
 
 from jobdeck.core.queue import operator
 from tests.core.queue.flows.steps import enqueue, extend, fail, member, outcomes, states
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    advance,
-    changes_nothing,
-    claim,
-    claim_one,
-    finish,
-    finish_one,
-    job_row,
-    reap,
-    report,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, report
 
 MINUTE = timedelta(minutes=1)
 AGED = "SELECT array_agg(id ORDER BY id) FROM job_queue WHERE expires_at - run_at = interval '60 s'"
@@ -41,9 +26,9 @@ def settle(conn: Connection, **limits: int) -> None:
 def work_off(conn: Connection) -> int:
     """Runs everything that can run, until nothing can. Returns the largest number of runs at a time."""
     most = 0
-    while runs := claim(conn):
+    while runs := conn.claim():
         most = max(most, len(runs))
-        finish(conn, *map(report, runs))
+        conn.finish(*map(report, runs))
     return most
 
 
@@ -56,42 +41,42 @@ class TestLimits:
         settle(conn, max_running=2)
         ids = enqueue(conn, *loads(5), member("join", [f"load {place}" for place in range(5)]))
         assert work_off(conn) == 2
-        newest: UUID = value(conn, "SELECT job_id FROM job_runs ORDER BY run_token DESC LIMIT 1")
+        newest: UUID = conn.value("SELECT job_id FROM job_runs ORDER BY run_token DESC LIMIT 1")
         assert newest == ids["join"]
-        assert value(conn, "SELECT count(*) FROM job_runs") == 6
+        assert conn.value("SELECT count(*) FROM job_runs") == 6
 
     def test_as_many_members_with_a_key_can_run_at_once_as_their_type_lets_run(self, conn: Connection) -> None:
         settle(conn, max_per_key=2)
         enqueue(conn, *loads(3, concurrency_key="k"))
-        first = claim(conn)
+        first = conn.claim()
         assert len(first) == 2
-        finish(conn, *map(report, first))
-        claim_one(conn)
+        conn.finish(*map(report, first))
+        conn.claim_one()
 
     def test_members_with_a_key_that_are_released_together_run_as_many_at_once_as_their_type_lets_run(
         self, conn: Connection
     ) -> None:
         settle(conn, max_per_key=2)
         enqueue(conn, member("first"), *loads(3, concurrency_key="k", after=["first"]))
-        finish_one(conn, claim_one(conn))
-        assert len(claim(conn)) == 2
+        conn.finish_one(conn.claim_one())
+        assert len(conn.claim()) == 2
 
     def test_a_join_waits_for_the_rate_of_its_type(self, conn: Connection) -> None:
         settle(conn, rate_runs=1, rate_seconds=60)
         enqueue(conn, member("a"), member("join", ["a"]))
-        finish_one(conn, claim_one(conn))
-        assert claim(conn) == []
-        advance(conn, MINUTE)
-        assert [run.task_type for run in claim(conn)] == ["alpha"]
+        conn.finish_one(conn.claim_one())
+        assert conn.claim() == []
+        conn.advance(MINUTE)
+        assert [run.task_type for run in conn.claim()] == ["alpha"]
 
 
 class TestTimeouts:
     def test_members_have_the_timeouts_of_their_own_also_those_that_a_run_adds(self, conn: Connection) -> None:
         ids = enqueue(conn, member("split", timeout=5), member("join", ["split"]))
-        run = claim_one(conn)
+        run = conn.claim_one()
         for _ in range(2):
             ids |= extend(conn, run, member("load a", timeout=7.5), member("load b"))
-        given = rows(conn, "SELECT job_id, seconds FROM job_timeouts ORDER BY seconds")
+        given = conn.rows("SELECT job_id, seconds FROM job_timeouts ORDER BY seconds")
         assert given == [{"job_id": ids["split"], "seconds": 5.0}, {"job_id": ids["load a"], "seconds": 7.5}]
         assert run.timeout == 5.0
 
@@ -99,7 +84,7 @@ class TestTimeouts:
     def test_what_is_no_timeout_is_refused_with_a_sentence_and_nothing_is_enqueued(
         self, conn: Connection, given: object
     ) -> None:
-        with changes_nothing(conn), pytest.raises(psycopg.Error, match="Nothing was enqueued") as raised:
+        with conn.changes_nothing(), pytest.raises(psycopg.Error, match="Nothing was enqueued") as raised:
             enqueue(conn, member("load"), member("slow", timeout=given))
         assert raised.value.sqlstate == "JD001"
 
@@ -108,26 +93,26 @@ class TestMaximumAge:
     def test_members_get_the_maximum_age_of_their_type(self, conn: Connection) -> None:
         settle(conn, max_age_seconds=60)
         ids = enqueue(conn, member("a"), member("b", ["a"]), {**member("other"), "task_type": "beta"})
-        assert value(conn, AGED) == [ids["a"], ids["b"]]
-        assert job_row(conn, ids["other"])["expires_at"] is None
+        assert conn.value(AGED) == [ids["a"], ids["b"]]
+        assert conn.job_row(ids["other"])["expires_at"] is None
 
     def test_members_that_a_run_adds_get_it_too(self, conn: Connection) -> None:
         enqueue(conn, member("a"), member("join", ["a"]))
-        run = claim_one(conn)
+        run = conn.claim_one()
         settle(conn, max_age_seconds=60)
         ids = extend(conn, run, member("more"))
-        assert value(conn, AGED) == [ids["more"]]
+        assert conn.value(AGED) == [ids["more"]]
 
     def test_a_member_that_expires_fails_its_join(self, conn: Connection) -> None:
         settle(conn, max_age_seconds=60)
         wait = {**member("join", ["a", "b"]), "task_type": "beta"}
         told = {**member("told", ["a", "b"], needs="end"), "task_type": "beta"}
         ids = enqueue(conn, member("a"), {**member("b"), "task_type": "beta"}, wait, told)
-        advance(conn, MINUTE)
-        reap(conn)
+        conn.advance(MINUTE)
+        conn.reap()
         assert states(conn) == {"a": "cancelled", "b": "pending", "join": "lost", "told": "blocked"}
-        finish_one(conn, claim_one(conn, ["beta"]))
-        assert claim_one(conn, ["beta"]).id == ids["told"]
+        conn.finish_one(conn.claim_one(["beta"]))
+        assert conn.claim_one(["beta"]).id == ids["told"]
         ended = {name: (one["outcome"], one["error"]) for name, one in outcomes(conn, ids["told"]).items()}
         assert ended == {"a": ("cancelled", "The job expired before a worker could run it."), "b": ("succeeded", None)}
 
@@ -137,11 +122,11 @@ class TestMaximumAge:
     ) -> None:
         settle(conn, max_age_seconds=60)
         ids = enqueue(conn, member("a"), member("join", ["a"]), member("last", ["join"]))
-        fail(conn, claim_one(conn))
+        fail(conn, conn.claim_one())
         assert states(conn) == {"a": "failed", "join": "lost", "last": "lost"}
-        advance(conn, MINUTE)
+        conn.advance(MINUTE)
         assert operator.retry(conn, [ids["a"]], actor=ACTOR)[0].ok
-        reap(conn)
+        conn.reap()
         assert states(conn) == {"a": "pending", "join": "blocked", "last": "blocked"}
         work_off(conn)
         assert states(conn) == {"a": "succeeded", "join": "succeeded", "last": "succeeded"}
@@ -151,10 +136,10 @@ class TestMaximumAge:
     ) -> None:
         settle(conn, max_age_seconds=60)
         ids = enqueue(conn, {**member("a"), "task_type": "beta"}, member("join", ["a"]))
-        advance(conn, MINUTE)
-        reap(conn)
+        conn.advance(MINUTE)
+        conn.reap()
         assert states(conn) == {"a": "pending", "join": "cancelled"}
-        fail(conn, claim_one(conn, ["beta"]))
+        fail(conn, conn.claim_one(["beta"]))
         assert operator.retry(conn, [ids["a"]], actor=ACTOR)[0].ok
         assert states(conn) == {"a": "pending", "join": "cancelled"}
 
@@ -164,19 +149,19 @@ class TestRunsThatAreNotTheLast:
     def test_a_blocker_that_runs_again_is_waited_for(self, conn: Connection, outcome: str) -> None:
         ids = enqueue(conn, member("a"), member("join", ["a"]))
         fields = {"checkpoint": {"n": 1}} if outcome == "continued" else {}
-        finish_one(conn, claim_one(conn), outcome, **fields)
+        conn.finish_one(conn.claim_one(), outcome, **fields)
         assert states(conn) == {"a": "pending", "join": "blocked"}
-        advance(conn, timedelta(hours=2))
-        finish_one(conn, claim_one(conn))
-        assert claim_one(conn).id == ids["join"]
+        conn.advance(timedelta(hours=2))
+        conn.finish_one(conn.claim_one())
+        assert conn.claim_one().id == ids["join"]
 
     def test_a_join_that_snoozes_gets_the_same_outcomes_in_its_next_run(self, conn: Connection) -> None:
         ids = enqueue(conn, member("a"), member("join", ["a"], needs="end"))
-        fail(conn, claim_one(conn))
+        fail(conn, conn.claim_one())
         before = outcomes(conn, ids["join"])
-        finish_one(conn, claim_one(conn), "snoozed", delay=5.0)
-        advance(conn, MINUTE)
-        assert claim_one(conn).id == ids["join"]
+        conn.finish_one(conn.claim_one(), "snoozed", delay=5.0)
+        conn.advance(MINUTE)
+        assert conn.claim_one().id == ids["join"]
         assert outcomes(conn, ids["join"]) == before
 
 
@@ -192,15 +177,15 @@ class TestSeries:
     def test_neither_a_member_nor_what_a_member_waits_for_is_made_a_series(
         self, conn: Connection, changes: dict[str, object]
     ) -> None:
-        outside = add(conn, "beta")
+        outside = conn.add("beta")
         ids = enqueue(conn, member("a", after_jobs=[str(outside.id)]))
         for job_id, code in ((ids["a"], "member-recurs"), (outside.id, "blocker-recurs")):
-            with changes_nothing(conn):
+            with conn.changes_nothing():
                 answer = operator.edit(conn, job_id, changes=dict(changes), actor=ACTOR)
             assert (answer.ok, answer.code) == (False, code)
 
     def test_a_job_that_no_member_waits_for_any_more_can_be_made_a_series(self, conn: Connection) -> None:
-        outside = add(conn, "beta")
+        outside = conn.add("beta")
         ids = enqueue(conn, member("a", after_jobs=[str(outside.id)]))
         operator.cancel(conn, [ids["a"]], actor=ACTOR)
         assert operator.edit(conn, outside.id, changes={"recurrence_interval_minutes": 5}, actor=ACTOR).ok
@@ -210,7 +195,7 @@ class TestPauses:
     def test_a_join_of_a_paused_type_waits_for_the_pause_as_well(self, conn: Connection) -> None:
         ids = enqueue(conn, member("a"), {**member("join", ["a"]), "task_type": "beta"})
         operator.pause(conn, task_type="beta", reason="r", actor=ACTOR)
-        finish_one(conn, claim_one(conn))
-        assert claim(conn, ["alpha", "beta"]) == []
+        conn.finish_one(conn.claim_one())
+        assert conn.claim(["alpha", "beta"]) == []
         operator.resume(conn, task_type="beta", actor=ACTOR)
-        assert claim_one(conn, ["alpha", "beta"]).id == ids["join"]
+        assert conn.claim_one(["alpha", "beta"]).id == ids["join"]

@@ -6,29 +6,28 @@ from collections.abc import Iterator
 from contextlib import suppress
 from uuid import UUID
 
-import psycopg
 import pytest
 
 from jobdeck.core.errors import Refused
 from jobdeck.core.model import ClaimedJob
 from jobdeck.core.queue import operator
 from tests.core.queue.flows.steps import enqueue, fail, member, states
-from tests.support.queue import ACTOR, Connection, Parallel, add, claim, claim_one, finish, reap, report, value
+from tests.support.queue import ACTOR, Connection, Parallel, report
 from tests.support.waiting import rounds
 
 
 @pytest.fixture
 def other(database_url: str) -> Iterator[Connection]:
     """A second session, whose statements are one transaction until it commits."""
-    with psycopg.connect(database_url) as session:
+    with Connection.connect(database_url) as session:
         yield session
 
 
 def two_and_a_join(conn: Connection, needs: str = "success") -> tuple[dict[str, UUID], ClaimedJob, ClaimedJob]:
     """Two running jobs and the join that waits for both; it waits for the second one first."""
     ids = enqueue(conn, member("a"), member("b"), member("join", ["a", "b"], needs=needs))
-    first, second = claim(conn)
-    assert value(conn, "SELECT blocked_by FROM job_queue WHERE id = %s", ids["join"]) == second.id
+    first, second = conn.claim()
+    assert conn.value("SELECT blocked_by FROM job_queue WHERE id = %s", ids["join"]) == second.id
     return ids, first, second
 
 
@@ -37,25 +36,25 @@ class TestEndsAtTheSameTime:
         self, conn: Connection, other: Connection
     ) -> None:
         _, first, second = two_and_a_join(conn)
-        finish(other, report(second))  # points the join to the first
-        finish(conn, report(first))  # does not see that
+        other.finish(report(second))  # points the join to the first
+        conn.finish(report(first))  # does not see that
         other.commit()
         assert states(conn)["join"] == "blocked"
-        reap(conn)
+        conn.reap()
         assert states(conn)["join"] == "pending"
 
     def test_upkeep_does_not_forget_a_blocker_that_is_ending_in_an_open_transaction(
         self, conn: Connection, other: Connection, database_url: str
     ) -> None:
         _, first, second = two_and_a_join(conn)
-        with psycopg.connect(database_url) as third:
-            finish(other, report(second))
-            finish(third, report(first))
+        with Connection.connect(database_url) as third:
+            other.finish(report(second))
+            third.finish(report(first))
             other.commit()
-            reap(conn)
+            conn.reap()
             third.commit()
         assert states(conn)["join"] == "blocked"
-        reap(conn)
+        conn.reap()
         assert states(conn)["join"] == "pending"
 
     @pytest.mark.parametrize("hidden", ["cancelled", "deleted", "not yet enqueued"])
@@ -63,7 +62,7 @@ class TestEndsAtTheSameTime:
         self, conn: Connection, other: Connection, hidden: str
     ) -> None:
         parts = enqueue(conn, member("a"), member("b"), member("c"))
-        runs = {run.id: run for run in claim(conn)}
+        runs = {run.id: run for run in conn.claim()}
 
         def join(session: Connection) -> UUID:
             return enqueue(session, member("join", after_jobs=[str(part) for part in parts.values()]))["join"]
@@ -71,7 +70,7 @@ class TestEndsAtTheSameTime:
         if hidden == "cancelled":
             join(conn)
             operator.cancel(conn, [parts["a"]], actor=ACTOR)
-            finish(conn, report(runs[parts["a"]], "cancelled"))
+            conn.finish(report(runs[parts["a"]], "cancelled"))
             assert states(conn)["join"] == "lost"
             other.execute("SELECT")  # begins the transaction that `retry` would commit otherwise
             operator.retry(other, [parts["a"]], actor=ACTOR)
@@ -85,24 +84,24 @@ class TestEndsAtTheSameTime:
         fail(conn, runs[parts["b"]])
         other.commit()
         assert states(conn)["join"] == "blocked"
-        reap(conn)
+        conn.reap()
         assert states(conn)["join"] == "lost"
 
     def test_nor_does_it_for_a_job_outside_a_flow_that_was_enqueued_meanwhile(
         self, conn: Connection, other: Connection, database_url: str
     ) -> None:
-        add(conn)
-        blocker = claim_one(conn)
-        with psycopg.connect(database_url) as third:
+        conn.add()
+        blocker = conn.claim_one()
+        with Connection.connect(database_url) as third:
             other.execute("SELECT")  # begins the transaction that `add` would commit otherwise
-            waiting = add(other, blocked_by=blocker.id)
-            finish(third, report(blocker))
+            waiting = other.add(blocked_by=blocker.id)
+            third.finish(report(blocker))
             other.commit()
-            reap(conn)
+            conn.reap()
             third.commit()
-        assert claim(conn) == []
-        reap(conn)
-        assert claim_one(conn).id == waiting.id
+        assert conn.claim() == []
+        conn.reap()
+        assert conn.claim_one().id == waiting.id
 
     def test_a_locked_join_is_cancelled_by_upkeep_when_a_blocker_fails_meanwhile(
         self, conn: Connection, other: Connection
@@ -112,7 +111,7 @@ class TestEndsAtTheSameTime:
         fail(conn, first)
         assert states(conn)["join"] == "blocked"
         other.commit()
-        reap(conn)
+        conn.reap()
         assert states(conn)["join"] == "lost"
 
     def test_a_failure_and_a_success_at_the_same_time_leave_the_join_cancelled(
@@ -120,9 +119,9 @@ class TestEndsAtTheSameTime:
     ) -> None:
         _, first, second = two_and_a_join(conn)
         fail(other, first)
-        finish(conn, report(second))  # finds the join locked
+        conn.finish(report(second))  # finds the join locked
         other.commit()
-        reap(conn)
+        conn.reap()
         assert states(conn) == {"a": "failed", "b": "succeeded", "join": "lost"}
 
     @pytest.mark.slow
@@ -131,12 +130,12 @@ class TestEndsAtTheSameTime:
     ) -> None:
         ids, first, second = two_and_a_join(conn, "end")
         fail(conn, first)
-        finish(other, report(second))  # releases the join
+        other.finish(report(second))  # releases the join
         Parallel(database_url)(
             lambda session: _retry(session, ids["a"]), lambda _: _commit_when_waited_for(conn, other)
         )
         assert states(conn)["join"] == "blocked"
-        assert {run.id for run in claim(conn)} == {ids["a"]}
+        assert {run.id for run in conn.claim()} == {ids["a"]}
 
 
 class TestManyAtOnce:
@@ -148,24 +147,24 @@ class TestManyAtOnce:
             enqueue(conn, *(member(f"{number}") for number in range(8)), member("join", map(str, range(8))))["join"]
             for _ in range(25)
         ]
-        runs = claim(conn, limit=1_000)
+        runs = conn.claim(limit=1_000)
         assert len(runs) == 200
 
         def end(share: list[ClaimedJob], session: Connection) -> None:
             for place in range(0, len(share), 3):
-                finish(session, *map(report, share[place : place + 3]))
+                session.finish(*map(report, share[place : place + 3]))
 
         Parallel(database_url)(*(lambda session, at=at: end(runs[at::4], session) for at in range(4)))
         ran: list[UUID] = []
         for _ in rounds("the runs of all joins"):
-            reap(conn)
-            found = claim(conn, limit=100)
+            conn.reap()
+            found = conn.claim(limit=100)
             ran += [run.id for run in found]
-            finish(conn, *map(report, found))
+            conn.finish(*map(report, found))
             if len(ran) >= len(joins):
                 break
         assert sorted(ran) == sorted(joins)
-        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 
 def _retry(session: Connection, job_id: UUID) -> None:
@@ -180,8 +179,8 @@ def _commit_when_waited_for(conn: Connection, other: Connection) -> None:
     """Commits once another session waits for this one."""
     pid = other.info.backend_pid
     for _ in rounds("a session that waits"):
-        if value(
-            conn, "SELECT exists (SELECT FROM pg_locks l WHERE NOT granted AND %s = ANY (pg_blocking_pids(l.pid)))", pid
+        if conn.value(
+            "SELECT exists (SELECT FROM pg_locks l WHERE NOT granted AND %s = ANY (pg_blocking_pids(l.pid)))", pid
         ):
             other.commit()
             return

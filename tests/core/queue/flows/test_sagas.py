@@ -12,7 +12,7 @@ from jobdeck.core.model import ActionResult
 from jobdeck.core.queue import operator
 from tests.core.queue.flows.steps import enqueue, extend, fail, member, states
 from tests.support.health import announce
-from tests.support.queue import ACTOR, Connection, changes_nothing, claim, claim_one, finish_one, job_row
+from tests.support.queue import ACTOR, Connection
 
 RAN = ' The failure callback "refund" of its flow has run already.'
 FINAL = 'The failure callback "refund" has run; its flow is final after that. Enqueue a new flow.'
@@ -24,7 +24,7 @@ def order(conn: Connection, **callback: Any) -> dict[str, UUID]:
         conn, member("charge"), member("ship", ["charge"]),
         member("refund", ["charge", "ship"], needs="failure", **callback),
     )  # fmt: skip
-    fail(conn, claim_one(conn))
+    fail(conn, conn.claim_one())
     assert states(conn) == {"charge": "failed", "ship": "lost", "refund": "pending"}
     return ids
 
@@ -36,9 +36,9 @@ def retry(conn: Connection, job_id: UUID, *, dry_run: bool = False) -> ActionRes
 @pytest.mark.parametrize("end", ["succeeded", "failed", "running"])
 def test_a_retry_and_its_dry_run_say_that_the_failure_callback_has_run(conn: Connection, end: str) -> None:
     ids = order(conn)
-    run = claim_one(conn)
+    run = conn.claim_one()
     if end != "running":
-        finish_one(conn, run, end)
+        conn.finish_one(run, end)
     dry = retry(conn, ids["charge"], dry_run=True)
     done = retry(conn, ids["charge"])
     assert (dry.ok, dry.message) == (True, f"It would be due now.{RAN}")
@@ -54,8 +54,8 @@ def test_before_the_callback_has_begun_a_retry_says_nothing_of_it_and_it_waits_a
 @pytest.mark.parametrize("name", ["charge", "ship"])
 def test_a_flow_is_final_after_its_failure_callback_if_it_says_so(conn: Connection, name: str) -> None:
     ids = order(conn, final=True)
-    finish_one(conn, claim_one(conn))
-    with changes_nothing(conn):
+    conn.finish_one(conn.claim_one())
+    with conn.changes_nothing():
         for dry_run in (True, False):
             answer = retry(conn, ids[name], dry_run=dry_run)
             assert not answer.ok
@@ -65,10 +65,10 @@ def test_a_flow_is_final_after_its_failure_callback_if_it_says_so(conn: Connecti
 
 def test_the_callback_of_a_final_flow_and_what_it_added_can_be_retried(conn: Connection) -> None:
     ids = order(conn, final=True)
-    run = claim_one(conn)
+    run = conn.claim_one()
     more = extend(conn, run, member("give back"))
     fail(conn, run)
-    fail(conn, claim_one(conn))
+    fail(conn, conn.claim_one())
     for job_id in (ids["refund"], more["give back"]):
         assert retry(conn, job_id).message == "Due now."
 
@@ -78,7 +78,7 @@ def test_a_deleted_step_of_a_final_flow_is_not_restored_after_the_callback(conn:
     operator.delete(conn, [ids["charge"]], actor=ACTOR)
     restored = operator.restore(conn, [ids["charge"]], actor=ACTOR, dry_run=True)[0]
     assert restored.ok
-    finish_one(conn, claim_one(conn))
+    conn.finish_one(conn.claim_one())
     for dry_run in (True, False):
         answer = operator.restore(conn, [ids["charge"]], actor=ACTOR, dry_run=dry_run)[0]
         assert (answer.ok, answer.message) == (False, FINAL)
@@ -91,27 +91,27 @@ def test_a_canary_is_refused_like_a_retry_and_not_taken_where_the_callback_was_f
     assert operator.ask_canary(conn, ids["charge"], actor=ACTOR).result.ok
     # A canary that is asked for at this time is taken first, so this one is put back in time for a moment.
     conn.execute("UPDATE job_canaries SET asked_at = asked_at - interval '1 hour'")
-    assert claim_one(conn).id == ids["refund"]
+    assert conn.claim_one().id == ids["refund"]
     conn.execute("UPDATE job_canaries SET asked_at = asked_at + interval '1 hour'")
-    assert claim(conn) == []
-    assert job_row(conn, ids["charge"])["status"] == "failed"
+    assert conn.claim() == []
+    assert conn.job_row(ids["charge"])["status"] == "failed"
     conn.execute("DELETE FROM job_canaries")
     assert operator.ask_canary(conn, ids["charge"], actor=ACTOR).result.message == FINAL
 
 
 def test_two_sessions_do_not_both_retry_a_step_and_begin_the_callback(conn: Connection, database_url: str) -> None:
     ids = order(conn, final=True)
-    with psycopg.connect(database_url) as operators:
+    with Connection.connect(database_url) as operators:
         assert retry(operators, ids["charge"]).ok
         # The callback is locked by the retry, so the claim leaves it out.
-        assert claim(conn) == []
+        assert conn.claim() == []
         operators.commit()
-    assert [job.id for job in claim(conn)] == [ids["charge"]]
+    assert [job.id for job in conn.claim()] == [ids["charge"]]
 
 
 @pytest.mark.parametrize(
     "wrong", [{"final": True}, {"final": "yes", "needs": "failure"}, {"final": True, "needs": "end"}]
 )
 def test_only_a_member_that_needs_a_failure_makes_a_flow_final(conn: Connection, wrong: dict[str, Any]) -> None:
-    with changes_nothing(conn), pytest.raises(psycopg.Error, match="The member last cannot make its flow final"):
+    with conn.changes_nothing(), pytest.raises(psycopg.Error, match="The member last cannot make its flow final"):
         enqueue(conn, member("charge"), member("last", ["charge"], **wrong))

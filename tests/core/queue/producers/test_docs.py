@@ -12,7 +12,6 @@ from types import ModuleType
 from typing import Any
 
 import httpx
-import psycopg
 import pytest
 from django.test import RequestFactory
 
@@ -20,7 +19,7 @@ from jobdeck.core import registry
 from jobdeck.testing import drain
 from tests.core.cli.support import ROOT
 from tests.support.producers import django_settings_for
-from tests.support.queue import Connection, claim, finish_one, rows, value
+from tests.support.queue import Connection
 from tests.support.waiting import beside, until
 
 PAGE = (ROOT / "docs" / "enqueueing.md").read_text(encoding="utf-8")
@@ -56,8 +55,8 @@ def _application(conn: Connection, database_url: str, monkeypatch: pytest.Monkey
 
 
 def enqueued(conn: Connection) -> list[int]:
-    assert value(conn, "SELECT array_agg(id) FROM customers") == [7]
-    found = rows(conn, "SELECT task_type, payload, max_attempts FROM job_queue ORDER BY id")
+    assert conn.value("SELECT array_agg(id) FROM customers") == [7]
+    found = conn.rows("SELECT task_type, payload, max_attempts FROM job_queue ORDER BY id")
     assert {(row["task_type"], row["max_attempts"] in {3, 5}) for row in found} == {(TYPE, True)}
     return [row["payload"]["customerId"] for row in found]
 
@@ -87,7 +86,7 @@ def test_the_route_of_fastapi_enqueues_with_the_row(conn: Connection) -> None:
 
     answer = asyncio.run(call())
     assert enqueued(conn) == [7]
-    assert answer == {"job": str(value(conn, "SELECT id FROM job_queue"))}
+    assert answer == {"job": str(conn.value("SELECT id FROM job_queue"))}
 
 
 def test_the_view_of_django_enqueues_with_the_row(conn: Connection, database_url: str) -> None:
@@ -98,25 +97,25 @@ def test_the_view_of_django_enqueues_with_the_row(conn: Connection, database_url
     finally:
         module.connection.close()
     assert enqueued(conn) == [7]
-    assert json.loads(answer.content) == {"job": str(value(conn, "SELECT id FROM job_queue"))}
+    assert json.loads(answer.content) == {"job": str(conn.value("SELECT id FROM job_queue"))}
 
 
 def test_the_functions_for_other_languages_take_what_the_page_says(conn: Connection, database_url: str) -> None:
-    with psycopg.connect(database_url, autocommit=True) as other:
+    with Connection.connect(database_url, autocommit=True) as other:
         other.execute(example("SQL, from any language", "sql").encode())
     assert enqueued(conn) == [7, 8, 9]
     for function, names in (("job_queue_create", _listed(0)), ("job_queue_create_many", _listed(2))):
-        declared = value(conn, "SELECT pg_get_function_arguments(oid) FROM pg_proc WHERE proname = %s", function)
+        declared = conn.value("SELECT pg_get_function_arguments(oid) FROM pg_proc WHERE proname = %s", function)
         arguments = [argument for argument in declared.split(", ") if not argument.startswith("OUT ")]
         assert [re.sub("timestamp with time zone", "timestamptz", argument) for argument in arguments] == names
 
 
 def test_recurring_jobs_are_enqueued_as_the_page_says(conn: Connection, database_url: str) -> None:
     run(example("Recurring jobs"), "example")
-    with psycopg.connect(database_url, autocommit=True) as other:
+    with Connection.connect(database_url, autocommit=True) as other:
         other.execute(example("Recurring jobs", "sql").encode())
     weekdays = {"cron": "0 9 * * 1-5", "zone": "America/New_York", "catch_up": "none"}
-    found = rows(conn, "SELECT schedule, payload, cardinality(slots) AS slots FROM job_queue ORDER BY id")
+    found = conn.rows("SELECT schedule, payload, cardinality(slots) AS slots FROM job_queue ORDER BY id")
     assert [(row["schedule"], row["payload"]["customerId"], row["slots"]) for row in found] == [
         (weekdays, 7, 20), ({"seconds": 30}, 8, None), (weekdays, 7, 0),
     ]  # fmt: skip
@@ -131,9 +130,9 @@ def _listed(column: int) -> list[str]:
 
 def test_the_result_is_waited_for(conn: Connection, capsys: pytest.CaptureFixture[str]) -> None:
     def work() -> None:
-        until(lambda: value(conn, "SELECT count(*) FROM job_queue") == 1, "the job")
-        (claimed,) = claim(conn, [TYPE])
-        finish_one(conn, claimed, "succeeded", output={"sentTo": 7})
+        until(lambda: conn.value("SELECT count(*) FROM job_queue") == 1, "the job")
+        (claimed,) = conn.claim([TYPE])
+        conn.finish_one(claimed, "succeeded", output={"sentTo": 7})
 
     with beside(work):
         run(example("Wait for the result"), "example")

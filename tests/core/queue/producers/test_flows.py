@@ -10,7 +10,6 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 import jobdeck
@@ -21,7 +20,7 @@ from tests.core.cli.support import ROOT
 from tests.core.queue.flows.steps import states
 from tests.core.queue.producers.types import Greeting
 from tests.support.producers import KINDS, application
-from tests.support.queue import Connection, changes_nothing, job_row, rows, value
+from tests.support.queue import Connection
 
 ADA = Greeting(to_whom="Ada")
 TYPE = "made_greet"
@@ -52,7 +51,7 @@ def test_members_may_be_named_before_they_are_added(conn: Connection) -> None:
     flow.add("second", TYPE, ADA, after="first")
     flow.add("first", TYPE, ADA)
     ids = jobdeck.enqueue_flow(conn, flow).jobs
-    waits = rows(conn, "SELECT job_id, blocker_id FROM job_dependencies")
+    waits = conn.rows("SELECT job_id, blocker_id FROM job_dependencies")
     assert {(row["job_id"], row["blocker_id"]) for row in waits} == {
         (ids["last"], ids["first"]), (ids["last"], ids["second"]), (ids["second"], ids["first"])}  # fmt: skip
 
@@ -63,7 +62,7 @@ def test_a_member_has_the_timeout_that_it_was_given(app: Any, conn: Connection) 
     flow.add("usual", TYPE, ADA)
     with app.transaction():
         ids = app.enqueue_flow(flow).jobs
-    assert rows(conn, "SELECT job_id, seconds FROM job_timeouts") == [{"job_id": ids["long"], "seconds": 90.0}]
+    assert conn.rows("SELECT job_id, seconds FROM job_timeouts") == [{"job_id": ids["long"], "seconds": 90.0}]
     flow = jobdeck.Flow()
     flow.add("never", TYPE, ADA, timeout=0)
     with pytest.raises(jobdeck.Refused, match="timeout of a job is a number of seconds"):
@@ -104,7 +103,7 @@ def callbacks_alone() -> jobdeck.Flow:
 def test_a_flow_that_cannot_run_is_refused_before_the_database_is_asked(
     conn: Connection, flow: jobdeck.Flow, sentence: str
 ) -> None:
-    with changes_nothing(conn), pytest.raises(jobdeck.Refused, match=f"{sentence} Nothing was enqueued"):
+    with conn.changes_nothing(), pytest.raises(jobdeck.Refused, match=f"{sentence} Nothing was enqueued"):
         jobdeck.enqueue_flow(conn, flow)
 
 
@@ -132,7 +131,7 @@ def test_one_bad_member_refuses_all(
 ) -> None:
     flow = greetings()
     flow.add("bad", task_type, payload)
-    with changes_nothing(conn), pytest.raises(wanted) as told:
+    with conn.changes_nothing(), pytest.raises(wanted) as told:
         jobdeck.enqueue_flow(conn, flow)
     assert type(told.value) is wanted
 
@@ -144,13 +143,13 @@ def test_each_kind_of_connection_enqueues_it_in_its_transaction(app: Any, conn: 
     if app.begins_by_itself:
         app.enqueue_flow(greetings())
         app.rollback()
-        assert value(conn, "SELECT count(*) FROM job_queue") == 0
+        assert conn.value("SELECT count(*) FROM job_queue") == 0
         with app.transaction():
             ticket = app.enqueue_flow(greetings(), actor="shop")
     else:
         ticket = app.enqueue_flow(greetings(), actor="shop")
     assert {type(ticket.flow_id), *map(type, ticket.jobs.values())} == {UUID}
-    found = rows(conn, "SELECT m.name, m.flow_id, q.* FROM job_flow_members m JOIN job_queue q ON q.id = m.job_id")
+    found = conn.rows("SELECT m.name, m.flow_id, q.* FROM job_flow_members m JOIN job_queue q ON q.id = m.job_id")
     assert {row["name"]: row["id"] for row in found} == ticket.jobs
     assert {(row["flow_id"], row["created_by"]) for row in found} == {(ticket.flow_id, "shop (jobdeck)")}
     assert states(conn) == {"Ada": "pending", "Bob": "pending", "all": "blocked", "on end": "blocked"}
@@ -164,7 +163,7 @@ def test_each_kind_of_connection_gets_the_refusals_of_the_database(app: Any, con
     assert told.value.__cause__ is None
     if app.begins_by_itself:
         app.rollback()
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 
 def test_every_option_reaches_the_row(conn: Connection) -> None:
@@ -175,7 +174,7 @@ def test_every_option_reaches_the_row(conn: Connection) -> None:
              dedupe_key="d", concurrency_key="c")  # fmt: skip
     flow.add("b", TYPE, ADA)
     ids = jobdeck.enqueue_flow(conn, flow).jobs
-    row, other = job_row(conn, ids["a"]), job_row(conn, ids["b"])
+    row, other = conn.job_row(ids["a"]), conn.job_row(ids["b"])
     assert (row["run_at"], row["priority"], row["max_attempts"]) == (moment, 7, 9)
     assert (row["dedupe_key"], row["concurrency_key"], row["blocked_by"]) == ("d", "c", before.job_id)
     assert (other["max_attempts"], other["concurrency_key"]) == (3, f"{TYPE}:Ada")
@@ -218,7 +217,7 @@ def run(code: str, name: str) -> ModuleType:
 
 def outputs(conn: Connection) -> dict[str, Any]:
     """What each member returned."""
-    found = rows(conn, "SELECT m.name, r.output FROM job_runs r JOIN job_flow_members m USING (job_id)")
+    found = conn.rows("SELECT m.name, r.output FROM job_runs r JOIN job_flow_members m USING (job_id)")
     return {row["name"]: row["output"] for row in found}
 
 
@@ -249,7 +248,7 @@ def test_the_page_enqueues_a_flow_in_sql(conn: Connection) -> None:
 def test_the_page_undoes_the_steps_of_a_saga_in_reverse_order_and_the_flow_is_final(conn: Connection) -> None:
     module = run(example("Sagas"), "example")
     drain(conn)
-    ran = rows(conn, "SELECT name FROM job_runs JOIN job_flow_members USING (job_id) ORDER BY run_token")
+    ran = conn.rows("SELECT name FROM job_runs JOIN job_flow_members USING (job_id) ORDER BY run_token")
     assert [row["name"] for row in ran] == ["take", "charge", "ship", "on failure", "undo charge", "undo take"]
     (answer,) = operator.retry(conn, [module.ticket.jobs["ship"]], actor="mara")
     assert not answer.ok
@@ -262,7 +261,7 @@ def test_a_handler_adds_members_in_its_own_transaction(conn: Connection, databas
 
     @jobdeck.job("made_extending", payload=jobdeck.Payload)
     def work(params: jobdeck.Payload, ctx: jobdeck.JobContext) -> None:
-        with psycopg.connect(database_url) as own:
+        with Connection.connect(database_url) as own:
             own.execute("SET search_path = pg_catalog")  # as a connection whose tables are in another schema
             more = jobdeck.Flow()
             more.add("more", TYPE, ADA)
@@ -291,7 +290,7 @@ def test_a_job_that_waited_for_none_gets_no_results(conn: Connection) -> None:
     assert got == [()]
 
 
-def judged_by_mypy(flow: jobdeck.Flow, conn: psycopg.Connection[Any], add: Callable[..., Any]) -> None:
+def judged_by_mypy(flow: jobdeck.Flow, conn: Connection, add: Callable[..., Any]) -> None:
     """What a type checker accepts and what it refuses. It is never called."""
     flow.add("a", TYPE, after=["b", uuid4(), flow.add("c", TYPE), jobdeck.enqueue(conn, TYPE)], needs="end")
     flow.add("a", TYPE, needs="luck")  # type: ignore[call-overload]

@@ -24,7 +24,7 @@ from jobdeck.core.schema import install_schema
 from tests.core.queue.producers.types import Greeting
 from tests.support.people import PRODUCER, People
 from tests.support.producers import ASYNC_KINDS, KINDS, WITH_TRANSACTIONS, AsyncApplication, application
-from tests.support.queue import Connection, claim, finish_one, job_row, rows, value
+from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, becomes
 
 ADA = Greeting(to_whom="Ada")
@@ -62,7 +62,7 @@ in_transactions = pytest.mark.parametrize("app", WITH_TRANSACTIONS, indirect=Tru
 
 
 def jobs(conn: Connection) -> int:
-    found: int = value(conn, "SELECT count(*) FROM job_queue")
+    found: int = conn.value("SELECT count(*) FROM job_queue")
     return found
 
 
@@ -74,7 +74,7 @@ def notified(listener: Connection) -> bool:
 def test_a_rollback_takes_jobs_back_and_a_commit_shows_them_to_workers(
     app: Any, conn: Connection, database_url: str, small_parts: None
 ) -> None:
-    with psycopg.connect(database_url, autocommit=True) as listener:
+    with Connection.connect(database_url, autocommit=True) as listener:
         listener.execute('LISTEN "public.job_queue"')
         with taken_back(app.transaction()):
             ticket = app.enqueue(TYPE, ADA)
@@ -89,7 +89,7 @@ def test_a_rollback_takes_jobs_back_and_a_commit_shows_them_to_workers(
         assert notified(listener)
     assert jobs(conn) == 6
     assert {type(job_id) for job_id in (ticket.job_id, *ids)} == {UUID}
-    assert [row["id"] for row in rows(conn, "SELECT id FROM job_queue ORDER BY id")] == [ticket.job_id, *ids]
+    assert [row["id"] for row in conn.rows("SELECT id FROM job_queue ORDER BY id")] == [ticket.job_id, *ids]
 
 
 def test_without_a_transaction_of_the_application_the_connection_decides(
@@ -110,7 +110,7 @@ def test_a_savepoint_takes_back_what_came_after_it(app: Any, conn: Connection) -
         with taken_back(app.savepoint()):
             app.enqueue(TYPE, ADA)
             app.enqueue_many(TYPE, [ADA] * 2)
-    assert [row["id"] for row in rows(conn, "SELECT id FROM job_queue")] == [kept]
+    assert [row["id"] for row in conn.rows("SELECT id FROM job_queue")] == [kept]
 
 
 def test_every_option_reaches_the_row_and_every_character(app: Any, conn: Connection, database_url: str) -> None:
@@ -128,12 +128,12 @@ def test_every_option_reaches_the_row_and_every_character(app: Any, conn: Connec
         again = app.enqueue(TYPE, ADA, dedupe_key=ODD)
         ids = app.enqueue_many(TYPE, [{"toWhom": ODD}, {"toWhom": "Ada"}], run_at=moment, priority=4, actor="shop")
     assert (ticket.created, again.created, again.job_id) == (True, False, ticket.job_id)
-    row = job_row(conn, ticket.job_id)
+    row = conn.job_row(ticket.job_id)
     assert (row["payload"]["toWhom"], row["dedupe_key"], row["concurrency_key"]) == (ODD, ODD, ODD + "2")
     assert (row["run_at"], row["expires_at"]) == (moment, moment + timedelta(days=1))
     assert (row["priority"], row["max_attempts"], row["blocked_by"]) == (-3, 9, blocker)
     assert (row["recurrence_interval_minutes"], row["created_by"]) == (7, f"{ODD} (jobdeck)")
-    many = [job_row(conn, job_id) for job_id in ids]
+    many = [conn.job_row(job_id) for job_id in ids]
     assert [row["payload"]["toWhom"] for row in many] == [ODD, "Ada"]
     assert [row["concurrency_key"] for row in many] == [f"{TYPE}:{ODD}", f"{TYPE}:Ada"]
     assert {(row["run_at"], row["priority"], row["max_attempts"], row["created_by"]) for row in many} == {
@@ -148,10 +148,10 @@ def test_a_schedule_reaches_the_row_with_its_slots(app: Any, conn: Connection) -
             stack.enter_context(app.transaction())
         ticket = app.enqueue(TYPE, ADA, schedule=weekdays, expires_at=datetime.now(UTC) + timedelta(days=400))
         often = app.enqueue(TYPE, ADA, schedule=jobdeck.Every(seconds=30))
-    row = job_row(conn, ticket.job_id)
+    row = conn.job_row(ticket.job_id)
     assert row["schedule"] == {"cron": "0 9 * * 1-5", "zone": "America/New_York", "catch_up": "none"}
     assert (len(row["slots"]), row["run_at"], row["max_attempts"]) == (20, row["slots"][0], 3)
-    assert job_row(conn, often.job_id)["schedule"] == {"seconds": 30}
+    assert conn.job_row(often.job_id)["schedule"] == {"seconds": 30}
 
 
 def test_a_job_that_is_unique_for_a_time_has_its_key_after_its_end(app: Any, conn: Connection) -> None:
@@ -162,10 +162,10 @@ def test_a_job_that_is_unique_for_a_time_has_its_key_after_its_end(app: Any, con
 
     first = enqueue()
     assert first.created
-    finish_one(conn, claim(conn, [TYPE])[0])
+    conn.finish_one(conn.claim([TYPE])[0])
     assert enqueue() == jobdeck.Ticket(first.job_id, created=False)
     assert jobs(conn) == 0
-    assert value(conn, "SELECT round(extract(epoch FROM until - clock_timestamp()) / 30) FROM job_unique_keys") in {
+    assert conn.value("SELECT round(extract(epoch FROM until - clock_timestamp()) / 30) FROM job_unique_keys") in {
         2,
         3,
     }
@@ -195,19 +195,19 @@ def test_whole_jobs_of_several_types_have_each_their_own_options(app: Any, conn:
         tickets = app.enqueue_many(whole())
     assert [ticket.created for ticket in tickets] == [False, True, True, True, False, True]
     assert (tickets[0].job_id, tickets[4].job_id) == (taken, tickets[2].job_id)
-    found = [job_row(conn, ticket.job_id) for ticket in tickets]
+    found = [conn.job_row(ticket.job_id) for ticket in tickets]
     assert [row["task_type"] for row in found] == [TYPE, "made_plain", TYPE, TYPE, TYPE, "made_plain"]
     assert (found[1]["run_at"], found[1]["priority"], found[5]["priority"]) == (moment, 3, 0)
     assert (found[2]["dedupe_key"], found[2]["concurrency_key"], found[2]["max_attempts"]) == (ODD, ODD, 3)
     assert (found[3]["recurrence_interval_minutes"], found[3]["expires_at"]) == (5, moment + timedelta(days=1))
-    assert rows(conn, "SELECT job_id, seconds FROM job_timeouts") == [{"job_id": tickets[2].job_id, "seconds": 9.5}]
+    assert conn.rows("SELECT job_id, seconds FROM job_timeouts") == [{"job_id": tickets[2].job_id, "seconds": 9.5}]
 
 
 def test_whole_jobs_that_one_statement_takes_need_no_transaction(app: Any, conn: Connection) -> None:
     tickets = app.enqueue_many([jobdeck.new_job(TYPE, ADA), jobdeck.new_job("made_plain", timeout=3)])
     if app.begins_by_itself:
         app.conn.commit() if not isinstance(app, AsyncApplication) else app.run(app.conn.commit())
-    assert [job_row(conn, ticket.job_id)["task_type"] for ticket in tickets] == [TYPE, "made_plain"]
+    assert [conn.job_row(ticket.job_id)["task_type"] for ticket in tickets] == [TYPE, "made_plain"]
     assert app.enqueue_many([]) == []
 
 
@@ -270,8 +270,8 @@ def test_a_newer_job_replaces_the_one_that_waits_and_the_answer_says_so(app: Any
     first, second = send(1), send(2)
     assert (first.created, first.replaced) == (True, False)
     assert second == jobdeck.Ticket(first.job_id, created=False, replaced=True)
-    assert job_row(conn, first.job_id)["payload"]["times"] == 2
-    claim(conn, [TYPE])
+    assert conn.job_row(first.job_id)["payload"]["times"] == 2
+    conn.claim([TYPE])
     with app.transaction():
         whole = app.enqueue_many([jobdeck.new_job(TYPE, ADA, dedupe_key="a", dedupe="replace", longest_wait=HOUR)] * 2)
     assert [(one.created, one.replaced) for one in whole] == [(True, False), (False, True)]
@@ -466,7 +466,7 @@ SCHEMA_OF_OWN = "other_jobs"
 
 @pytest.mark.installation
 def test_each_kind_reaches_a_queue_in_its_own_schema_and_keeps_the_search_path(empty_database_url: str) -> None:
-    with psycopg.connect(empty_database_url, autocommit=True) as admin:
+    with Connection.connect(empty_database_url, autocommit=True) as admin:
         admin.execute(f"CREATE SCHEMA {SCHEMA_OF_OWN}".encode())
         use_schema(admin, SCHEMA_OF_OWN)
         install_schema(admin, schema=SCHEMA_OF_OWN)
@@ -478,7 +478,7 @@ def test_each_kind_reaches_a_queue_in_its_own_schema_and_keeps_the_search_path(e
                 app.enqueue(TYPE, ADA, schema=SCHEMA_OF_OWN)
                 app.enqueue_many(TYPE, [ADA], schema=SCHEMA_OF_OWN)
                 assert app.value("SHOW search_path") == before
-            assert value(admin, "SELECT count(*) FROM job_queue") == 2 * number, kind
+            assert admin.value("SELECT count(*) FROM job_queue") == 2 * number, kind
 
 
 @pytest.mark.slow
@@ -528,7 +528,7 @@ def test_a_task_that_is_cancelled_in_the_middle_of_a_bulk_leaves_nothing_and_a_u
     async def cancel_it() -> None:
         payloads = [Greeting(to_whom="Ada", times=times) for times in (1, 2, 3, 4)]
         task = asyncio.ensure_future(jobdeck.aenqueue_many(app.conn, TYPE, payloads))
-        await becomes(lambda: value(conn, waiting, HOLD) == 1, "the second statement")
+        await becomes(lambda: conn.value(waiting, HOLD) == 1, "the second statement")
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -34,19 +34,7 @@ from tests.support.producers import (
     asyncpg_address,
     use_codecs,
 )
-from tests.support.queue import (
-    ACTOR,
-    Connection,
-    add,
-    claim,
-    claim_one,
-    finish,
-    finish_one,
-    reap,
-    report,
-    rows,
-    value,
-)
+from tests.support.queue import ACTOR, Connection, report
 from tests.support.waiting import PATIENCE, until
 
 NOBODY = UUID(int=7)
@@ -57,7 +45,7 @@ def from_sync(address: str, job_id: UUID, **options: Any) -> jobdeck.Result:
 
 
 def from_psycopg(address: str, job_id: UUID, **options: Any) -> jobdeck.Result:
-    with psycopg.connect(address, row_factory=dict_row) as conn:
+    with Connection.connect(address, row_factory=dict_row) as conn:
         found = jobdeck.result(conn, job_id, **options)
         assert conn.info.transaction_status is psycopg.pq.TransactionStatus.IDLE
         return found
@@ -105,8 +93,8 @@ def wait(request: pytest.FixtureRequest, database_url: str) -> Callable[..., job
 
 
 def run(conn: Connection, outcome: str, **fields: Any) -> Job:
-    job = add(conn, max_attempts=1)
-    finish_one(conn, claim_one(conn), outcome, **fields)
+    job = conn.add(max_attempts=1)
+    conn.finish_one(conn.claim_one(), outcome, **fields)
     return job
 
 
@@ -115,7 +103,7 @@ def test_a_job_that_left_the_queue_has_its_result_in_the_history(
     wait: Callable[..., jobdeck.Result], conn: Connection, outcome: str
 ) -> None:
     job = run(conn, outcome, output={"sent": 3, "to": 'Ä "x"'})
-    assert value(conn, "SELECT count(*) FROM job_queue") == 0
+    assert conn.value("SELECT count(*) FROM job_queue") == 0
     found = wait(job.id, timeout=0)
     assert found == jobdeck.Result(job.id, found.outcome, {"sent": 3, "to": 'Ä "x"'}, None)
     assert (found.outcome, type(found.job_id)) == (outcome, UUID)
@@ -130,7 +118,7 @@ def test_a_job_that_failed_for_good_is_a_result_with_its_error(
 
 
 def test_a_cancelled_job_is_a_result(wait: Callable[..., jobdeck.Result], conn: Connection) -> None:
-    job = add(conn)
+    job = conn.add()
     operator.cancel(conn, [job.id], actor=ACTOR)
     assert wait(job.id, timeout=0).outcome == "cancelled"
 
@@ -139,9 +127,9 @@ def test_a_cancelled_job_is_a_result(wait: Callable[..., jobdeck.Result], conn: 
 def test_a_job_that_has_not_ended_in_time_is_an_error_of_both_trees(
     wait: Callable[..., jobdeck.Result], conn: Connection, running: bool
 ) -> None:
-    job = add(conn)
+    job = conn.add()
     if running:
-        claim_one(conn)
+        conn.claim_one()
     with pytest.raises(
         jobdeck.ResultTimeout, match=rf"^Job {job.id} has not ended within 0\.06 s\. It goes on\.$"
     ) as late:
@@ -167,7 +155,7 @@ def test_an_id_may_be_given_as_text(wait: Callable[..., jobdeck.Result]) -> None
 
 
 def test_a_series_has_no_result(wait: Callable[..., jobdeck.Result], conn: Connection) -> None:
-    job = add(conn, recurrence_interval_minutes=5)
+    job = conn.add(recurrence_interval_minutes=5)
     with pytest.raises(jobdeck.Refused, match=rf"Job {job.id} is recurring\. A series has no result"):
         wait(job.id, timeout=PATIENCE)
 
@@ -212,16 +200,16 @@ class Waiter:
 def test_it_waits_until_the_job_has_ended(
     wait: Callable[..., jobdeck.Result], conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = add(conn)
+    job = conn.add()
     waiter = Waiter(wait, job.id, monkeypatch)
-    finish_one(conn, claim_one(conn), "succeeded", output={"n": 1})
+    conn.finish_one(conn.claim_one(), "succeeded", output={"n": 1})
     assert waiter.get() == results.Result(job.id, RunOutcome.SUCCEEDED, {"n": 1}, None)
 
 
 def test_a_job_that_is_deleted_meanwhile_is_reported_as_such(
     wait: Callable[..., jobdeck.Result], conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = add(conn)
+    job = conn.add()
     waiter = Waiter(wait, job.id, monkeypatch)
     operator.delete(conn, [job.id], actor=ACTOR)
     error = waiter.get()
@@ -242,7 +230,7 @@ def test_a_retried_job_that_had_left_the_queue_is_waited_for_again(
 
 
 def test_a_connection_in_a_transaction_is_refused(conn: Connection, database_url: str) -> None:
-    job = add(conn)
+    job = conn.add()
     with conn.transaction(), pytest.raises(jobdeck.Refused, match=r"This connection is inside a transaction. Commit"):
         jobdeck.result(conn, job.id)
 
@@ -316,15 +304,15 @@ def wait_through(app: Any, job_id: UUID, **options: Any) -> jobdeck.Result:
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_connection_waits_and_is_left_as_it_was(conn: Connection, database_url: str, kind: str) -> None:
     busy = "SELECT count(*) FROM pg_stat_activity WHERE starts_with(state, 'idle in') AND datname = current_database()"
-    job = add(conn)
+    job = conn.add()
     with application(kind, database_url) as app:
         with pytest.raises(jobdeck.ResultTimeout):
             wait_through(app, job.id, timeout=0.06)
-        assert value(conn, busy) == 0
-        finish_one(conn, claim_one(conn), output={"n": 1})
+        assert conn.value(busy) == 0
+        conn.finish_one(conn.claim_one(), output={"n": 1})
         assert wait_through(app, job.id, timeout=0).output == {"n": 1}
-        assert value(conn, busy) == 0
-        assert value(conn, "SELECT count(*) FROM job_awaited") == 0
+        assert conn.value(busy) == 0
+        assert conn.value("SELECT count(*) FROM job_awaited") == 0
         if kind in WITH_TRANSACTIONS:
             with app.transaction():
                 app.value("SELECT 1")
@@ -363,7 +351,7 @@ def no_polls(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def awaited(conn: Connection) -> int:
-    found: int = value(conn, "SELECT count(*) FROM job_awaited WHERE until > clock_timestamp()")
+    found: int = conn.value("SELECT count(*) FROM job_awaited WHERE until > clock_timestamp()")
     return found
 
 
@@ -372,11 +360,11 @@ def awaited(conn: Connection) -> int:
 def test_the_report_of_a_worker_ends_the_wait_at_an_address(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, no_polls: None, way: str, outcome: str
 ) -> None:
-    job = add(conn, max_attempts=1)
+    job = conn.add(max_attempts=1)
     wait = WAYS[way]
     waiters = [Waiter(lambda *a, **o: wait(database_url, *a, **o), job.id, monkeypatch) for _ in range(2)]
     until(lambda: awaited(conn) == 2, "both to be noted")
-    finish_one(conn, claim_one(conn), outcome)
+    conn.finish_one(conn.claim_one(), outcome)
     assert [waiter.get().outcome for waiter in waiters] == [outcome, outcome]
 
 
@@ -385,20 +373,20 @@ def cut(conn: Connection) -> None:
     statement = (
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'jobdeck result'"
     )
-    assert value(conn, statement) >= 1
+    assert conn.value(statement) >= 1
 
 
 @pytest.mark.parametrize("way", ["address", "async address"])
 def test_a_lost_connection_is_made_again(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    job = add(conn)
+    job = conn.add()
     waiter = Waiter(lambda *a, **o: WAYS[way](database_url, *a, **o), job.id, monkeypatch)
     until(lambda: awaited(conn) == 1, "it to be noted")
     cut(conn)
     looks = waiter.looks
     until(lambda: waiter.looks > looks, "the first reading of the next connection")
-    finish_one(conn, claim_one(conn))
+    conn.finish_one(conn.claim_one())
     assert waiter.get().outcome == "succeeded"
 
 
@@ -407,7 +395,7 @@ def test_a_lost_connection_is_made_again(
 def test_a_database_that_stays_away_is_one_error_at_the_end_of_the_timeout(
     conn: Connection, database_url: str, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    job = add(conn)
+    job = conn.add()
     waiter = Waiter(lambda job_id, **_: WAYS[way](database_url, job_id, timeout=8.0), job.id, monkeypatch)
     name = sql.Identifier(str(conninfo.conninfo_to_dict(database_url)["dbname"]))
     with postgres.connect("postgres") as beside:
@@ -419,26 +407,26 @@ def test_a_database_that_stays_away_is_one_error_at_the_end_of_the_timeout(
 def test_another_job_that_is_waited_for_ends_no_wait(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch, no_polls: None
 ) -> None:
-    first, second = add(conn), add(conn)
+    first, second = conn.add(), conn.add()
     slow, quick = (
         Waiter(lambda *a, **o: from_sync(database_url, *a, **o), job.id, monkeypatch) for job in (first, second)
     )
     until(lambda: awaited(conn) == 2, "both to be noted")
-    ended = {job.id: job for job in claim(conn, ["alpha"], limit=2)}
-    finish_one(conn, ended[second.id])
+    ended = {job.id: job for job in conn.claim(["alpha"], limit=2)}
+    conn.finish_one(ended[second.id])
     assert quick.get().job_id == second.id
     assert slow.thread.is_alive()
-    finish_one(conn, ended[first.id])
+    conn.finish_one(ended[first.id])
     assert slow.get().job_id == first.id
 
 
 def test_a_report_notifies_those_alone_who_wait(conn: Connection, database_url: str) -> None:
-    jobs = [add(conn) for _ in range(3)]
-    with psycopg.connect(database_url, autocommit=True) as listener:
+    jobs = [conn.add() for _ in range(3)]
+    with Connection.connect(database_url, autocommit=True) as listener:
         listener.execute('LISTEN "public.job_done"')
         for _ in range(2):
             conn.execute("SELECT job_queue_await(%s, 60)", (jobs[1].id,))
-        finish(conn, *(report(one) for one in claim(conn, ["alpha"], limit=3)))
+        conn.finish(*(report(one) for one in conn.claim(["alpha"], limit=3)))
         conn.execute("NOTIFY \"public.job_done\", 'the last one'")
         told: list[str] = []
         while "the last one" not in told:
@@ -448,11 +436,11 @@ def test_a_report_notifies_those_alone_who_wait(conn: Connection, database_url: 
 
 def it_polls(wait: Callable[..., jobdeck.Result], conn: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
     """It reads again and again, and no report notifies it."""
-    waiter = Waiter(wait, add(conn).id, monkeypatch)
+    waiter = Waiter(wait, conn.add().id, monkeypatch)
     until(lambda: waiter.looks > 2 or not waiter.thread.is_alive(), "a third reading")
     assert waiter.looks > 2
-    assert value(conn, "SELECT count(*) FROM job_awaited") == 0
-    finish_one(conn, claim_one(conn))
+    assert conn.value("SELECT count(*) FROM job_awaited") == 0
+    conn.finish_one(conn.claim_one())
     assert waiter.get().outcome == "succeeded"
 
 
@@ -489,32 +477,32 @@ def test_a_role_that_may_not_be_notified_polls(
 def test_a_viewer_is_notified(
     conn: Connection, database_url: str, people: People, monkeypatch: pytest.MonkeyPatch, no_polls: None
 ) -> None:
-    job = add(conn)
+    job = conn.add()
     with people.sign_in(database_url, "job_viewer") as viewer:
         address = database_url.replace("//jobdeck@", f"//{viewer.info.user}@")
     waiter = Waiter(lambda *a, **o: from_sync(address, *a, **o), job.id, monkeypatch)
     until(lambda: awaited(conn) == 1, "it to be noted")
-    finish_one(conn, claim_one(conn))
+    conn.finish_one(conn.claim_one())
     assert waiter.get().outcome == "succeeded"
 
 
 def test_only_a_job_that_can_end_is_noted_and_for_an_hour_at_most(conn: Connection) -> None:
-    ended, job = run(conn, "failed"), add(conn)
-    for one in (NOBODY, ended.id, add(conn, recurrence_interval_minutes=5).id, job.id):
+    ended, job = run(conn, "failed"), conn.add()
+    for one in (NOBODY, ended.id, conn.add(recurrence_interval_minutes=5).id, job.id):
         conn.execute("SELECT job_queue_await(%s, 1e300)", (one,))
-    assert rows(conn, "SELECT job_id FROM job_awaited") == [{"job_id": job.id}]
-    assert value(conn, "SELECT until <= clock_timestamp() + interval '1 hour' FROM job_awaited")
+    assert conn.rows("SELECT job_id FROM job_awaited") == [{"job_id": job.id}]
+    assert conn.value("SELECT until <= clock_timestamp() + interval '1 hour' FROM job_awaited")
 
 
 def test_upkeep_removes_notes_whose_time_is_over_or_whose_job_is_gone(conn: Connection) -> None:
     for _ in range(2):
-        conn.execute("SELECT job_queue_await(%s, 60)", (add(conn).id,))
-    late = add(conn, "beta")
+        conn.execute("SELECT job_queue_await(%s, 60)", (conn.add().id,))
+    late = conn.add("beta")
     conn.execute("SELECT job_queue_await(%s, 60)", (late.id,))
-    finish_one(conn, claim_one(conn, ["beta"]))
+    conn.finish_one(conn.claim_one(["beta"]))
     conn.execute(
         "UPDATE job_awaited SET until = now() WHERE job_id = (SELECT min(job_id::text)::uuid FROM job_awaited)"
     )
-    reap(conn)
-    (left,) = rows(conn, "SELECT job_id FROM job_awaited")
-    assert left["job_id"] == value(conn, "SELECT max(id::text)::uuid FROM job_queue")
+    conn.reap()
+    (left,) = conn.rows("SELECT job_id FROM job_awaited")
+    assert left["job_id"] == conn.value("SELECT max(id::text)::uuid FROM job_queue")

@@ -19,7 +19,7 @@ from jobdeck.core import registry
 from jobdeck.core.errors import ConfigurationError, Refused, UnknownTaskType
 from jobdeck.testing import drain, run_job
 from tests.support.producers import KINDS, AsyncApplication, application
-from tests.support.queue import Connection, changes_nothing, rows
+from tests.support.queue import Connection
 
 
 class Letter(jobdeck.Payload):
@@ -67,8 +67,7 @@ def test_a_handle_enqueues_on_each_kind_of_connection(app: Any, conn: Connection
         else:
             module_level.enqueue(app.conn, ADA, priority=5)
             declared.enqueue_many(app.conn, both)
-    found = rows(
-        conn,
+    found = conn.rows(
         "SELECT task_type, payload, priority, max_attempts, concurrency_key FROM job_queue ORDER BY priority DESC, id",
     )
     assert [tuple(row.values()) for row in found] == [
@@ -86,7 +85,7 @@ def test_a_handle_goes_where_a_name_goes(conn: Connection) -> None:
     flow.add("first", module_level, ADA)
     jobdeck.enqueue_flow(conn, flow)
     jobdeck.enqueue(conn, "task_declared", ADA)
-    found = rows(conn, "SELECT task_type FROM job_queue ORDER BY id")
+    found = conn.rows("SELECT task_type FROM job_queue ORDER BY id")
     assert sorted(row["task_type"] for row in found) == ["task_declared"] * 3 + ["task_module_level"] * 2
 
 
@@ -114,7 +113,7 @@ def test_a_handle_is_copied_and_pickled_by_its_name_as_a_function(handle: Any) -
 def test_a_declared_handle_that_was_pickled_enqueues_as_before(conn: Connection) -> None:
     again = pickle.loads(pickle.dumps(declared))  # noqa: S301 -- what is tested
     again.enqueue(conn, ADA)
-    assert rows(conn, "SELECT task_type, max_attempts, concurrency_key FROM job_queue") == [
+    assert conn.rows("SELECT task_type, max_attempts, concurrency_key FROM job_queue") == [
         {"task_type": "task_declared", "max_attempts": 7, "concurrency_key": "task_declared:Ada"}
     ]
 
@@ -159,7 +158,7 @@ def test_a_web_application_enqueues_where_the_libraries_of_the_handler_are_missi
 
     try:
         light_billing.send_invoice.enqueue(conn, light_billing.Invoice(customer=7))
-        assert rows(conn, "SELECT task_type, payload FROM job_queue") == [
+        assert conn.rows("SELECT task_type, payload FROM job_queue") == [
             {"task_type": "light_invoice", "payload": {"customer": 7}}
         ]
         with pytest.raises(ConfigurationError, match="no_such_library"):
@@ -232,7 +231,7 @@ def test_parts_that_do_not_fit_are_refused_where_they_are_written(register: Call
 @pytest.mark.parametrize("given", [no_model, Letter, 7, None])
 def test_what_is_neither_a_name_nor_a_handle_is_refused_with_a_sentence(conn: Connection, given: Any) -> None:
     with (
-        changes_nothing(conn),
+        conn.changes_nothing(),
         pytest.raises(UnknownTaskType, match="by its name or its handle, and not by a value of the class"),
     ):
         jobdeck.enqueue(conn, given, ADA)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import jobdeck
+from tests.support.queue import Connection
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,7 @@ async def judged_by_mypy(
     connection: sqlalchemy.Connection,
     async_session: AsyncSession,
     async_connection: AsyncConnection,
-    plain: psycopg.Connection[Any],
+    plain: Connection,
     not_sync: psycopg.AsyncConnection[Any],
 ) -> None:
     """What a type checker accepts and what it refuses. It is never called."""
