@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
 
 from jobdeck.core.model import ClaimedJob, FinishedRun, Job, NewJob, RunOutcome
 from jobdeck.core.queue import leases, service
@@ -30,6 +31,25 @@ OUT_OF_THE_WAY = timedelta(days=400_000)
 # A series without slots is due beyond all clocks.
 MOVED = sql.SQL("{0} = CASE WHEN {0} < '9999-12-30 00:00+00' THEN {0} + {1} ELSE {0} END")
 MOVED_LIST = sql.SQL("{0} = CASE WHEN {0} IS NOT NULL THEN ARRAY(SELECT t + {1} FROM unnest({0}) AS t ORDER BY t) END")
+
+
+def usual(table: str) -> dict[str, Any]:
+    """What a row of this table has unless a test says otherwise. Every name has a mark that no output may have."""
+    if table == "profiles":
+        names = dict.fromkeys(("full_name", "first_name", "last_name", "school_name"), "Zz")
+        return {"email": f"zz{uuid4()}@example.org", **names}
+    rows: dict[str, dict[str, Any]] = {
+        "competitors": {"first_name": "Zz", "last_name": "Zz"},
+        "competitor_announcement_campaigns": {"subject": "Zz", "body_markdown": "Zz", "body_html": "Zz"},
+        "job_workers": {"id": "w", "host": "h", "pid": 1, "mode": "worker", "version": "1", "concurrency": 1,
+                        "task_types": "{alpha}", "started_at": ago("1 hour")},
+    }  # fmt: skip
+    return rows.get(table, {})
+
+
+def ago(interval: str) -> sql.Composed:
+    """The time so long before now, as a value of a row."""
+    return sql.SQL("now() - {}::interval").format(interval)
 
 
 def report(claimed: ClaimedJob, outcome: str = "succeeded", **fields: Any) -> FinishedRun:
@@ -57,11 +77,32 @@ class Connection(psycopg.Connection[Any]):
         with self.cursor(row_factory=dict_row) as cursor:
             return cursor.execute(statement, params).fetchall()
 
+    def row(self, statement: Any, *params: Any) -> Row:
+        """The only row of a statement."""
+        found = self.rows(statement, *params)
+        assert len(found) == 1
+        return found[0]
+
     def value(self, statement: Any, *params: Any) -> Any:
         """The first column of the only row of a statement."""
         found = self.execute(statement, params).fetchall()
         assert len(found) == 1
         return found[0][0]
+
+    def insert(self, table: str, **values: Any) -> Any:
+        """Inserts a row that has the usual values beside these, and returns its first column."""
+        given = {
+            name: Jsonb(value) if isinstance(value, dict | list) else value
+            for name, value in (usual(table) | values).items()
+        }
+        return self.value(
+            sql.SQL("INSERT INTO {} ({}) VALUES ({}) RETURNING *").format(
+                sql.Identifier(table),
+                sql.SQL(", ").join(map(sql.Identifier, given)),
+                sql.SQL(", ").join(v if isinstance(v, sql.Composable) else sql.Placeholder() for v in given.values()),
+            ),
+            *(value for value in given.values() if not isinstance(value, sql.Composable)),
+        )
 
     def now(self) -> datetime:
         """The database's time."""
@@ -109,9 +150,7 @@ class Connection(psycopg.Connection[Any]):
 
     def job_row(self, job_id: UUID) -> Row:
         """A row of `job_queue`; fails when it is not there."""
-        found = self.rows("SELECT * FROM job_queue WHERE id = %s", job_id)
-        assert len(found) == 1
-        return found[0]
+        return self.row("SELECT * FROM job_queue WHERE id = %s", job_id)
 
     def is_queued(self, job_id: UUID) -> bool:
         """Whether the queue holds the job."""

@@ -9,7 +9,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from psycopg import sql
-from psycopg.rows import dict_row
 
 from jobdeck.core.handlers import competitor_announcement_dispatch as dispatch
 from jobdeck.core.programme.messaging.templates import markdown
@@ -65,53 +64,25 @@ class MailWorld:
 
     def profile(self, person: UUID | None = None, *, role: str = "coach", **columns: Any) -> UUID:
         person = person or uuid4()
-        self.insert(
-            "profiles",
-            {
-                "id": person,
-                "email": f"zzprofile-{person}@example.org",
-                "role": role,
-                "full_name": "Zzname Marked",
-                "first_name": "Zzname",
-                "last_name": "Marked",
-                "school_name": "Example High",
-                **columns,
-            },
-        )
+        names = {"full_name": "Zzname Marked", "first_name": "Zzname", "last_name": "Marked"}
+        self.conn.insert("profiles", id=person, role=role, **(names | columns))
         return person
 
     def competitor(self, **columns: Any) -> UUID:
         person = uuid4()
-        self.insert(
-            "competitors",
-            {
-                "id": person,
-                "coach_id": self.coach,
-                "first_name": "Zzfirst",
-                "last_name": "Zzlast",
-                "game_platform_id": str(person),
-                "email_personal": f"zzmail-{person}@example.org",
-                **columns,
-            },
-        )
+        names = {"first_name": "Zzfirst", "last_name": "Zzlast", "email_personal": f"zzmail-{person}@example.org"}
+        given = names | {"coach_id": self.coach, "game_platform_id": str(person)} | columns
+        self.conn.insert("competitors", id=person, **given)
         return person
 
     def campaign(
         self, people: int | Sequence[str] = 3, *, status: str = "pending", subject: str = "News", text: str = "*Hello*"
     ) -> UUID:
         """A campaign to so many new competitors, or to these addresses."""
-        campaign = uuid4()
-        self.insert(
-            "competitor_announcement_campaigns",
-            {
-                "id": campaign,
-                "subject": subject,
-                "body_markdown": text,
-                "body_html": markdown(text),
-                "status": status,
-                "created_by": self.coach,
-            },
-        )
+        campaign: UUID = self.conn.insert(
+            "competitor_announcement_campaigns", subject=subject, body_markdown=text, body_html=markdown(text),
+            status=status, created_by=self.coach,
+        )  # fmt: skip
         addresses = (
             [f"p{n}.{campaign.hex[:8]}@example.org" for n in range(people)] if isinstance(people, int) else people
         )
@@ -128,14 +99,6 @@ class MailWorld:
                 {"coach": self.coach, "addresses": list(addresses), "campaign": campaign},
             )
         return campaign
-
-    def insert(self, table: str, values: Json) -> None:
-        columns = sql.SQL(", ").join(sql.Identifier(name) for name in values)
-        marks = sql.SQL(", ").join(sql.Placeholder() for _ in values)
-        self.conn.execute(
-            sql.SQL("insert into {} ({}) values ({})").format(sql.Identifier(table), columns, marks),
-            list(values.values()),
-        )
 
     def context(
         self,
@@ -185,16 +148,7 @@ class MailWorld:
         return found
 
     def campaign_row(self, campaign: UUID) -> Json:
-        return self.row("select * from competitor_announcement_campaigns where id = %s", campaign)
-
-    def row(self, query: str, *values: Any) -> Json:
-        found = self.rows(query, *values)
-        assert len(found) == 1
-        return found[0]
-
-    def rows(self, query: str, *values: Any) -> list[Json]:
-        with self.conn.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query.encode(), values).fetchall()
+        return self.conn.row("select * from competitor_announcement_campaigns where id = %s", campaign)
 
     def everything(self) -> dict[str, list[str]]:
         """Every row of every table as text, with its version."""

@@ -21,6 +21,7 @@ from tests.core.handlers.mail_world import MailWorld, worker_settings
 from tests.core.programme.outbox_support import let_leases_end, let_time_pass
 from tests.support.context import FakeContext
 from tests.support.people import make_groups
+from tests.support.queue import ago
 from tests.support.waiting import until
 from tests.support.working import a_worker
 
@@ -39,18 +40,13 @@ class NoticeWorld(MailWorld):
     """Adds what people have to be told of, and time that passes for it."""
 
     def conversation(self, *members: UUID, kind: str = "group", joined: str = "30 days") -> UUID:
-        conversation = uuid4()
-        self.insert("conversations", {"id": conversation, "type": kind})
+        conversation: UUID = self.conn.insert("conversations", type=kind)
         for member in members:
             self.join(conversation, member, joined=joined)
         return conversation
 
     def join(self, conversation: UUID, member: UUID, *, joined: str = "30 days") -> None:
-        self.conn.execute(
-            "insert into conversation_members (conversation_id, user_id, joined_at) "
-            "values (%s, %s, now() - %s::interval)",
-            (conversation, member, joined),
-        )
+        self.conn.insert("conversation_members", conversation_id=conversation, user_id=member, joined_at=ago(joined))
 
     def message(
         self,
@@ -61,12 +57,10 @@ class NoticeWorld(MailWorld):
         metadata: Json | None = None,
         urgent: bool = False,
     ) -> UUID:
-        message = uuid4()
-        self.conn.execute(
-            "insert into messages (id, conversation_id, sender_id, body, metadata, high_priority, created_at) "
-            "values (%s, %s, %s, 'secret words', %s, %s, now() - %s::interval)",
-            (message, conversation, sender, json.dumps(metadata or {}), urgent, age),
-        )
+        message: UUID = self.conn.insert(
+            "messages", conversation_id=conversation, sender_id=sender, body="secret words", metadata=metadata or {},
+            high_priority=urgent, created_at=ago(age),
+        )  # fmt: skip
         return message
 
     def written_to(self, reader: UUID, count: int = 1, *, age: str = "1 hour") -> UUID:
@@ -92,37 +86,25 @@ class NoticeWorld(MailWorld):
         )
 
     def archive(self, message: UUID, person: UUID, *, at: str | None = None) -> None:
-        self.conn.execute(
-            "insert into message_user_state (user_id, message_id, archived_at) "
-            "values (%s, %s, coalesce(%s::timestamptz, now()))",
-            (person, message, at),
-        )
+        self.conn.insert("message_user_state", user_id=person, message_id=message, archived_at=at or "now")
 
     def address(self, person: UUID) -> str:
-        return str(self.row("select email from profiles where id = %s", person)["email"])
+        return str(self.conn.row("select email from profiles where id = %s", person)["email"])
 
     def form(self, address: str | None = "zzparent@example.org", *, age: str = "5 hours", **columns: Any) -> UUID:
         """A release form of a minor with this parent's address; columns of the competitor begin with `c_`."""
         minor = {name.removeprefix("c_"): value for name, value in columns.items() if name.startswith("c_")}
         competitor = self.competitor(parent_email=address, **minor)
-        form = uuid4()
-        self.insert(
-            "agreements",
-            {
-                "id": form,
-                "competitor_id": competitor,
-                "provider": "zoho",
-                "template_kind": "minor",
-                "request_id": str(form),
-                **{name: value for name, value in columns.items() if not name.startswith("c_")},
-            },
-        )
-        self.conn.execute("update agreements set created_at = now() - %s::interval where id = %s", (age, form))
+        own = {name: value for name, value in columns.items() if not name.startswith("c_")}
+        form: UUID = self.conn.insert(
+            "agreements", competitor_id=competitor, provider="zoho", template_kind="minor", created_at=ago(age),
+            **({"request_id": str(uuid4())} | own),
+        )  # fmt: skip
         return form
 
     def probe_of(self, form: UUID) -> Json:
         """What is known of a form's probe, without the long names."""
-        found = self.row("select * from agreements where id = %s", form)
+        found = self.conn.row("select * from agreements where id = %s", form)
         start = "recipient_email_verification_"
         return {name.removeprefix(start): value for name, value in found.items() if name.startswith(start)}
 
@@ -247,8 +229,8 @@ def work_through_a_kill(
     until(killed, "the request")
     world.leases_end()
     workers.start()
-    until(lambda: world.rows("select id from job_queue where id = %s", job) == [], "the end of the job")
-    runs = world.rows("select outcome from job_runs where job_id = %s order by run_token", job)
+    until(lambda: world.conn.rows("select id from job_queue where id = %s", job) == [], "the end of the job")
+    runs = world.conn.rows("select outcome from job_runs where job_id = %s order by run_token", job)
     return [run["outcome"] for run in runs]
 
 
@@ -258,12 +240,12 @@ def run_by_worker(world: NoticeWorld, url: str, task_type: str, payload: Json, *
     known = registry.load()
     with a_worker(url, known.require(task_type), settings=worker_settings(world.sandbox, **settings)) as worker:
         worker.run_cycle()
-    return str(world.row("select outcome from job_runs where job_id = %s", job)["outcome"])
+    return str(world.conn.row("select outcome from job_runs where job_id = %s", job)["outcome"])
 
 
 def named(world: NoticeWorld, *texts: str) -> list[str]:
     """The marks of people and messages that stand in these texts, or in any table where they must not stand."""
-    kept = world.rows(
+    kept = world.conn.rows(
         """
         select r::text as line from job_runs r union all select q::text from job_queue q
         union all select w::text from job_worker_runs w union all select a::text from job_audit a

@@ -26,7 +26,7 @@ COACH = UUID(int=7)
 
 def rows(notices: NoticeWorld) -> list[tuple[bool, str | None]]:
     """Of each row in the queue whether it was told, and why it was dropped."""
-    found = notices.rows(
+    found = notices.conn.rows(
         "select sent_at is not null as told, dropped_reason from admin_alert_queue order by created_at, id"
     )
     return [(row["told"], row["dropped_reason"]) for row in found]
@@ -56,7 +56,7 @@ def test_all_new_messages_of_an_admin_come_in_one_mail_and_their_rows_stay_as_to
     assert "secret" not in mail.text + mail.html
     assert set(mail.custom_args) == {"email_type", "outbox_id"}
     assert rows(notices) == [(True, None)] * 3
-    log = notices.row("select coach_id, channel, unread_count, error_text, role from alert_log")
+    log = notices.conn.row("select coach_id, channel, unread_count, error_text, role from alert_log")
     assert log == {"coach_id": person, "channel": "email", "unread_count": 3, "error_text": None, "role": "admin"}
     assert notices.output(alerts, force=True)["processedRecipients"] == 0
 
@@ -125,7 +125,7 @@ def test_only_one_person_where_one_is_named(notices: NoticeWorld) -> None:
 
 
 def jobs(notices: NoticeWorld) -> list[Any]:
-    return [row["payload"] for row in notices.rows("select payload from job_queue where task_type = %s", TYPE)]
+    return [row["payload"] for row in notices.conn.rows("select payload from job_queue where task_type = %s", TYPE)]
 
 
 def test_urgent_messages_ask_for_one_job_however_many_they_are(notices: NoticeWorld) -> None:
@@ -185,9 +185,9 @@ def test_quiet_hours_defer_a_text_that_is_the_only_way(notices: NoticeWorld) -> 
 def test_what_was_read_archived_or_left_is_dropped_and_not_alerted(notices: NoticeWorld) -> None:
     person = admin(notices, 5)
     first, second, third, fourth, _ = (
-        row["message_id"] for row in notices.rows("select message_id from admin_alert_queue")
+        row["message_id"] for row in notices.conn.rows("select message_id from admin_alert_queue")
     )
-    notices.insert("message_read_receipts", {"message_id": first, "user_id": person})
+    notices.conn.insert("message_read_receipts", message_id=first, user_id=person)
     notices.archive(second, person)
     notices.conn.execute('update messages set metadata = \'{"private_to": "somebody"}\' where id = %s', (third,))
     elsewhere = notices.conversation(notices.coach)
@@ -242,7 +242,9 @@ def test_whoever_cannot_be_told_leaves_no_rows_for_ever(
 def test_rows_of_people_and_messages_that_were_deleted_go_with_them(notices: NoticeWorld) -> None:
     gone, stays = admin(notices, 2), admin(notices, 2)
     notices.conn.execute("delete from profiles where id = %s", (gone,))
-    kept = notices.row("select message_id from admin_alert_queue where recipient_id = %s limit 1", stays)["message_id"]
+    kept = notices.conn.row("select message_id from admin_alert_queue where recipient_id = %s limit 1", stays)[
+        "message_id"
+    ]
     notices.conn.execute("delete from messages where id <> %s", (kept,))
     assert rows(notices) == [(False, None)]
     output = notices.output(alerts)
@@ -253,7 +255,7 @@ def test_rows_of_people_and_messages_that_were_deleted_go_with_them(notices: Not
 def test_a_suppressed_address_drops_the_rows(notices: NoticeWorld) -> None:
     person = admin(notices)
     suppressed = {"address_norm": notices.address(person), "reason": "spam", "scope": "all", "source": "test"}
-    notices.insert("email_suppressions", suppressed)
+    notices.conn.insert("email_suppressions", **suppressed)
     assert notices.output(alerts)["dropped"] == {"suppressed": 1}
     assert notices.mailed == []
 
@@ -276,7 +278,7 @@ def test_who_answers_stop_is_told_by_mail_and_gets_no_more_texts(notices: Notice
     notices.sandbox.twilio.stop(NUMBER)
     done = ended(notices.run_job(alerts, allowSms=True))
     assert (done.output["emailSent"], done.output["smsSent"], done.failed) == (1, 0, 1)
-    assert notices.row("select instant_sms_enabled as on from profiles where id = %s", person)["on"] is False
+    assert notices.conn.row("select instant_sms_enabled as on from profiles where id = %s", person)["on"] is False
     assert rows(notices) == [(True, None)]
 
 
@@ -313,7 +315,7 @@ def test_messages_whose_notice_another_run_begins_to_send_meanwhile_stay_bound_t
     with pytest.raises(RetryLater):
         notices.run_job(alerts)
     notices.later("1 minute")
-    (notice,) = notices.rows("select id from outbox_messages")
+    (notice,) = notices.conn.rows("select id from outbox_messages")
     real, begun = admin_alerts.claim, []
 
     def claim(conn: Connection, people: Sequence[UUID], *, run_token: int) -> list[Recipient]:
@@ -337,8 +339,10 @@ def test_a_dry_run_counts_and_changes_nothing(notices: NoticeWorld) -> None:
     admin(notices, email_alerts_enabled=False)
     gone = admin(notices)
     notices.conn.execute("update profiles set role = 'coach' where id = %s", (gone,))
-    read = notices.row("select message_id from admin_alert_queue where recipient_id = %s limit 1", person)["message_id"]
-    notices.insert("message_read_receipts", {"message_id": read, "user_id": person})
+    read = notices.conn.row("select message_id from admin_alert_queue where recipient_id = %s limit 1", person)[
+        "message_id"
+    ]
+    notices.conn.insert("message_read_receipts", message_id=read, user_id=person)
     context = notices.context(without="SENDGRID_API_KEY")
     with notices.changes_nothing():
         output = notices.output(alerts, context, dryRun=True, allowSms=True)

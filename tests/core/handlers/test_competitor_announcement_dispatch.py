@@ -42,7 +42,7 @@ def test_three_recipients_are_one_request(mail: MailWorld) -> None:
     )  # fmt: skip
     assert sizes(mail) == [3]
     one = mail.sandbox.sendgrid.accepted.all[0]
-    row = mail.row(
+    row = mail.conn.row(
         "select r.id, r.competitor_id, m.id as outbox_id from competitor_announcement_recipients r "
         "join outbox_messages m on m.campaign_recipient_id = r.id where r.email = %s",
         one.address,
@@ -201,9 +201,8 @@ def test_addresses_that_differ_in_case_and_blanks_are_one(mail: MailWorld) -> No
     _as_the_original_stored_it(mail, campaign)
     for address in (" ONE@example.org", "One@Example.org ", "three@example.org"):
         person = mail.competitor(email_personal=address)
-        mail.insert(
-            "competitor_announcement_recipients",
-            {"campaign_id": campaign, "competitor_id": person, "email": address},
+        mail.conn.insert(
+            "competitor_announcement_recipients", campaign_id=campaign, competitor_id=person, email=address
         )
     outcome = mail.dispatch(campaign)
     assert sorted(mail.mailed) == ["one@example.org", "three@example.org", "two@example.org"]
@@ -213,10 +212,9 @@ def test_addresses_that_differ_in_case_and_blanks_are_one(mail: MailWorld) -> No
 def test_a_person_who_is_in_the_list_twice_is_mailed_once(mail: MailWorld) -> None:
     campaign = mail.campaign(["one@example.org"])
     _as_the_original_stored_it(mail, campaign)
-    person = mail.row("select competitor_id from competitor_announcement_recipients")["competitor_id"]
-    mail.insert(
-        "competitor_announcement_recipients",
-        {"campaign_id": campaign, "competitor_id": person, "email": "other@example.org"},
+    person = mail.conn.row("select competitor_id from competitor_announcement_recipients")["competitor_id"]
+    mail.conn.insert(
+        "competitor_announcement_recipients", campaign_id=campaign, competitor_id=person, email="other@example.org"
     )
     mail.dispatch(campaign)
     assert len(mail.mailed) == 1
@@ -226,9 +224,11 @@ def test_who_was_mailed_by_the_original_is_not_mailed_again(mail: MailWorld) -> 
     campaign = mail.campaign(["one@example.org", "two@example.org"])
     _as_the_original_stored_it(mail, campaign)
     mail.conn.execute("update competitor_announcement_recipients set status = 'delivered' where email like 'one%%'")
-    mail.insert(
+    mail.conn.insert(
         "competitor_announcement_recipients",
-        {"campaign_id": campaign, "competitor_id": mail.competitor(), "email": "ONE@example.org"},
+        campaign_id=campaign,
+        competitor_id=mail.competitor(),
+        email="ONE@example.org",
     )
     mail.dispatch(campaign)
     assert mail.mailed == ["two@example.org"]
@@ -240,14 +240,12 @@ def test_the_ledger_remembers_an_address_whose_recipient_was_stored_anew(mail: M
     mail.conn.execute("delete from competitor_announcement_recipients")
     mail.conn.execute("update competitor_announcement_campaigns set status = 'pending'")
     for address in ("one@example.org", "two@example.org"):
-        mail.insert(
+        mail.conn.insert(
             "competitor_announcement_recipients",
-            {
-                "campaign_id": campaign,
-                "competitor_id": mail.competitor(email_personal=address),
-                "email": address,
-                "email_norm": address,
-            },
+            campaign_id=campaign,
+            competitor_id=mail.competitor(email_personal=address),
+            email=address,
+            email_norm=address,
         )
     mail.dispatch(campaign)
     assert mail.mailed == ["one@example.org", "two@example.org"]
@@ -278,14 +276,16 @@ def test_an_address_that_is_given_up_while_its_batch_waits_is_not_mailed(mail: M
     mail.dispatch(campaign)
     assert mail.mailed == ["stays@example.org"]
     assert mail.recipients(campaign)["old@example.org"] == "skipped: address_changed"
-    assert mail.rows("select state, error_class from outbox_messages where address = 'old@example.org'") == [
+    assert mail.conn.rows("select state, error_class from outbox_messages where address = 'old@example.org'") == [
         {"state": "suppressed", "error_class": "address_changed"}
     ]
 
 
 def test_one_refused_address_is_one_persons_trouble(mail: MailWorld) -> None:
     campaign = mail.campaign(20)
-    refused = mail.row("select email from competitor_announcement_recipients order by id limit 1 offset 7")["email"]
+    refused = mail.conn.row("select email from competitor_announcement_recipients order by id limit 1 offset 7")[
+        "email"
+    ]
     mail.sandbox.sendgrid.refused.add(refused)
     outcome = ended(mail.dispatch(campaign))
     assert (outcome.output["accepted"], outcome.output["failed"], outcome.failed) == (19, 1, 1)
@@ -298,7 +298,9 @@ def test_one_refused_address_is_one_persons_trouble(mail: MailWorld) -> None:
 
 def test_where_sendgrid_names_nobody_the_batch_is_halved_until_the_culprit_is_found(mail: MailWorld) -> None:
     campaign = mail.campaign(40)
-    culprit = mail.row("select email from competitor_announcement_recipients order by id limit 1 offset 23")["email"]
+    culprit = mail.conn.row("select email from competitor_announcement_recipients order by id limit 1 offset 23")[
+        "email"
+    ]
     original = mail.sandbox.sendgrid.answer
 
     def answer(method: str, path: str, query: Any, content: bytes, key: str | None) -> Any:
@@ -607,13 +609,11 @@ def test_a_dry_run_says_what_it_would_do_and_does_nothing(mail: MailWorld) -> No
 def test_the_preview_needs_no_key_and_finds_what_the_run_would_leave_out(mail: MailWorld) -> None:
     campaign = mail.campaign(["a@example.org", "b@example.org"])
     _as_the_original_stored_it(mail, campaign)
-    mail.insert(
+    mail.conn.insert(
         "competitor_announcement_recipients",
-        {
-            "campaign_id": campaign,
-            "competitor_id": mail.competitor(email_personal="a@example.org"),
-            "email": "A@example.org",
-        },
+        campaign_id=campaign,
+        competitor_id=mail.competitor(email_personal="a@example.org"),
+        email="A@example.org",
     )
     context = mail.context(SENDGRID_API_KEY=None)
     told = preview(Params(campaign_id=campaign), context)
@@ -635,7 +635,7 @@ def test_no_output_names_or_quotes_anybody(mail: MailWorld) -> None:
     mail.sandbox.sendgrid.refused.add("zzrefused@example.org")
     outcome = mail.dispatch(campaign)
     told = str(outcome.output) + str(mail.campaign_row(campaign)["failed_reason"])
-    told += str(mail.rows("select error_text, error_class from outbox_messages"))
+    told += str(mail.conn.rows("select error_text, error_class from outbox_messages"))
     assert "zzsecret" not in told
     assert "zzrefused" not in told
     assert "Zzfirst" not in told
@@ -645,10 +645,10 @@ def test_what_changes_of_a_message_and_is_not_mirrored_leaves_the_recipient_alon
     campaign = mail.campaign(2)
     mail.dispatch(campaign)
     seen = "select id, status, xmin::text, ctid::text, updated_at from competitor_announcement_recipients order by id"
-    before = mail.rows(seen)
+    before = mail.conn.rows(seen)
     mail.conn.execute("update outbox_messages set segments = 2, last_event = 'processed', updated_at = now()")
-    assert mail.rows(seen) == before
+    assert mail.conn.rows(seen) == before
     mail.conn.execute("update outbox_messages set state = 'delivered'")
-    after = mail.rows(seen)
+    after = mail.conn.rows(seen)
     assert [row["status"] for row in after] == ["delivered"] * 2
     assert all(old["xmin"] != new["xmin"] for old, new in zip(before, after, strict=True))

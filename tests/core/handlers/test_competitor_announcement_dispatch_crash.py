@@ -71,7 +71,7 @@ def test_ten_thousand_recipients_and_three_kills_at_random_moments(
         crew.start()
         until(lambda: job_is_gone(mail.conn, job), "the end of the job")
     uncertain = judge(mail, campaign)
-    in_flight = mail.row("select coalesce(sum(size), 0) as n from send_batches where state = 'uncertain'")["n"]
+    in_flight = mail.conn.row("select coalesce(sum(size), 0) as n from send_batches where state = 'uncertain'")["n"]
     assert len(uncertain) == in_flight <= 3 * 250
     row = mail.campaign_row(campaign)
     assert row["status"] == ("partially_failed" if uncertain else "sent")

@@ -27,11 +27,11 @@ def erased_by(notices: NoticeWorld, kind: str, wanted: object) -> None:
 
 
 def block(notices: NoticeWorld, address: str = ADDRESS) -> None:
-    notices.insert("email_suppressions", {"address_norm": address, "reason": "global_unsub", "source": "zz"})
+    notices.conn.insert("email_suppressions", address_norm=address, reason="global_unsub", source="zz")
 
 
 def person_of(notices: NoticeWorld, campaign: UUID, address: str) -> UUID:
-    found = notices.row(
+    found = notices.conn.row(
         "select competitor_id from competitor_announcement_recipients where campaign_id = %s and email = %s",
         campaign, address,
     )  # fmt: skip
@@ -62,10 +62,9 @@ def test_a_campaign_that_goes_on_mails_nobody_a_second_time(notices: NoticeWorld
     assert len(notices.mailed) == 1
     mailed = notices.mailed[0]
     erased_by(notices, "competitor", person_of(notices, campaign, mailed))
-    notices.insert(
-        "competitor_announcement_recipients",
-        {"campaign_id": campaign, "competitor_id": notices.competitor(email_personal=mailed), "email": mailed,
-         "email_norm": mailed},
+    notices.conn.insert(
+        "competitor_announcement_recipients", campaign_id=campaign,
+        competitor_id=notices.competitor(email_personal=mailed), email=mailed, email_norm=mailed,
     )  # fmt: skip
     notices.conn.execute("update competitor_announcement_campaigns set status = 'pending', lease_until = null")
     notices.dispatch(campaign, notices.context(JOBDECK_ERASURE_KEY=KEY))
@@ -74,14 +73,14 @@ def test_a_campaign_that_goes_on_mails_nobody_a_second_time(notices: NoticeWorld
 
 
 def test_a_digest_does_not_reach_a_number_or_an_address_that_was_blocked(notices: NoticeWorld) -> None:
-    notices.insert("sms_opt_outs", {"phone_e164": NUMBER, "source": "stop"})
+    notices.conn.insert("sms_opt_outs", phone_e164=NUMBER, source="stop")
     block(notices)
     erased_by(notices, "profile", notices.profile(email=ADDRESS, mobile_number=NUMBER))
     notices.reader(texts=True, email=ADDRESS)
     notices.run_job(digest, notices.context(JOBDECK_ERASURE_KEY=KEY))
     assert notices.mailed == []
     assert notices.sandbox.twilio.accepted.all == []
-    reasons = {row["reason"] for row in notices.rows("select reason from outbox_left_out")}
+    reasons = {row["reason"] for row in notices.conn.rows("select reason from outbox_left_out")}
     assert {"unsubscribed", "opted_out"} & reasons
 
 

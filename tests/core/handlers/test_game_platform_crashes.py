@@ -117,7 +117,7 @@ def test_onboarding_competitors_killed_at_any_request_ends_with_one_account_each
     _finished(world, job.id)
     assert outcomes(world.conn, job.id)[0] == "lost"
     _judge(world, people)
-    output = world.row("select output from job_runs where outcome = 'succeeded'")["output"]
+    output = world.conn.row("select output from job_runs where outcome = 'succeeded'")["output"]
     assert (output["processed"], output["synced"], output["created"], output["failed"]) == (2, 2, 2, 0)
 
 
@@ -142,7 +142,7 @@ def test_a_refresh_that_is_killed_at_any_request_is_finished_by_another_worker(
     _killed(world, tmp_path, nth, after=nth == 2)
     _finished(world, job.id)
     assert {world.mapping(one)["status"] for one in people} == {"approved"}
-    assert world.row("select output from job_runs where outcome = 'succeeded'")["output"]["refreshed"] == 3
+    assert world.conn.row("select output from job_runs where outcome = 'succeeded'")["output"]["refreshed"] == 3
     assert world.mutations() == []
 
 
@@ -166,7 +166,7 @@ def test_a_bulk_onboarding_that_is_killed_three_times_creates_everybody_once(wor
         _killed(world, tmp_path, random.randint(3, 30), after=after, concurrency=4)
     _finished(world, job.id)
     _judge(world, people)
-    output = world.row("select output from job_runs where outcome = 'succeeded'")["output"]
+    output = world.conn.row("select output from job_runs where outcome = 'succeeded'")["output"]
     assert (output["processed"], output["created"]) == (60, 60)
 
 
@@ -202,7 +202,7 @@ def test_a_sync_that_is_killed_at_any_request_is_finished_by_another_worker(
     assert world.stored(person) == [("", 1), ("", 2)]
     assert world.state(person)["needs_totals_refresh"] is True
     assert {one: world.account(one).team for one in (person, gone)} == {person: "t-1", gone: None}
-    created = world.row("select game_platform_id from teams where id = %s", fresh)["game_platform_id"]
+    created = world.conn.row("select game_platform_id from teams where id = %s", fresh)["game_platform_id"]
     assert set(world.sandbox.metactf.teams) == {"t-1", created}
     asked = Counter(seen.path for seen in world.sandbox.requests if seen.mutating and seen.status == 201)
     assert asked["/teams"] == 1

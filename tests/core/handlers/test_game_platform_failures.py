@@ -78,7 +78,7 @@ def test_a_vendor_that_asks_for_a_pause_is_given_it_and_creates_nobody_twice(
     assert 1700 <= failure.value.seconds <= 1800
     if handler in {REFRESH, SYNC}:
         assert len(world.sandbox.requests) < 15
-    assert world.row("select count(*) from game_platform_onboarding where state = 'creating'")["count"] == 0
+    assert world.conn.row("select count(*) from game_platform_onboarding where state = 'creating'")["count"] == 0
     world.sandbox.rules.remove(pause)
     if handler in {COACHES, COMPETITORS}:
         assert world.run(handler, world.successor(context)).output["created"] == 30

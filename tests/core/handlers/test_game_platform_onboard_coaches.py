@@ -16,11 +16,11 @@ from tests.support.context import ended
 
 
 def _mapping(world: World, coach: UUID) -> dict[str, Any]:
-    return world.row("select * from game_platform_profiles where coach_id = %s", coach)
+    return world.conn.row("select * from game_platform_profiles where coach_id = %s", coach)
 
 
 def _profile(world: World, coach: UUID) -> dict[str, Any]:
-    return world.row("select * from profiles where id = %s", coach)
+    return world.conn.row("select * from profiles where id = %s", coach)
 
 
 def test_every_approved_coach_is_given_an_account(world: World) -> None:

@@ -52,7 +52,7 @@ def test_everybody_with_a_complete_profile_is_given_an_account(world: World) -> 
         assert row["game_platform_sync_error"] is None
         assert mapping["metactf_user_id"] == world.account(str(one)).metactf_user_id
         assert (mapping["status"], mapping["metactf_role"]) == ("user_created", "user")
-        assert world.row("select * from game_platform_stats where competitor_id = %s", one)["total_score"] == 0
+        assert world.conn.row("select * from game_platform_stats where competitor_id = %s", one)["total_score"] == 0
     assert _count(world, "select count(*) from competitors where game_platform_id is null") == 2
 
 
@@ -60,7 +60,7 @@ def test_a_created_account_is_audited_with_the_fields_that_were_sent(world: Worl
     (person,) = _people(world, 1)
     context = world.context()
     world.run(onboard, context)
-    row = world.row("select * from activity_logs")
+    row = world.conn.row("select * from activity_logs")
     assert (row["action"], row["entity_type"], row["entity_id"]) == (
         "data_disclosed_game_platform", "competitor", person,
     )  # fmt: skip
@@ -201,7 +201,7 @@ def test_a_coach_without_an_account_is_created_first(world: World) -> None:
     assert world.sandbox.requests[1].user == str(coach)
     assert world.account(str(coach)).role == "coach"
     assert set(world.created()) == {str(coach), *map(str, people)}
-    assert world.row("select * from profiles")["game_platform_user_id"] == str(coach)
+    assert world.conn.row("select * from profiles")["game_platform_user_id"] == str(coach)
     disclosed = world.conn.execute("select entity_type, count(*) from activity_logs group by 1 order by 1").fetchall()
     assert disclosed == [("competitor", 3), ("profile", 1)]
 
@@ -213,13 +213,13 @@ def test_a_coach_who_is_pending_approval_stores_an_error_and_creates_no_competit
     with pytest.raises(PermanentError, match="pending_approval"):
         world.run(onboard)
     assert world.mutations() == []
-    mapping = world.row("select * from game_platform_profiles where coach_id = %s", coach)
+    mapping = world.conn.row("select * from game_platform_profiles where coach_id = %s", coach)
     assert mapping["status"] == "pending_approval"
     assert "pending_approval" in mapping["sync_error"]
     assert "pending_approval" in world.person(person)["game_platform_sync_error"]
     world.account(str(coach)).status = "approved"
     assert world.run(onboard).output["synced"] == 1
-    assert world.row("select * from game_platform_profiles where coach_id = %s", coach)["sync_error"] is None
+    assert world.conn.row("select * from game_platform_profiles where coach_id = %s", coach)["sync_error"] is None
 
 
 def test_a_coach_who_is_not_approved_here_is_not_disclosed(world: World) -> None:
@@ -241,7 +241,7 @@ def test_a_clash_of_e_mail_is_told_to_people_and_is_for_good(world: World, dupli
     assert world.person(person)["game_platform_id"] is None
     assert world.person(person)["status"] == "profile"
     assert world.attempt(person)["state"] == "failed"
-    assert world.row("select metadata from activity_logs")["metadata"]["result"] in {"conflict", "refused"}
+    assert world.conn.row("select metadata from activity_logs")["metadata"]["result"] in {"conflict", "refused"}
 
 
 @pytest.mark.parametrize("duplicate", ["409", "422"])
@@ -337,7 +337,7 @@ def test_a_creation_that_stays_in_doubt_is_counted_as_failed_and_looked_up_by_th
     world.sandbox.metactf.add_account(str(person), status="user_created")
     world.an_hour_later()
     assert world.run(onboard).output["created"] == 1
-    assert world.row("select count(*) from activity_logs where entity_id = %s", person)["count"] == 1
+    assert world.conn.row("select count(*) from activity_logs where entity_id = %s", person)["count"] == 1
 
 
 def test_another_job_does_not_ask_for_an_account_that_may_be_under_way(world: World) -> None:
@@ -376,7 +376,7 @@ def test_forcing_replaces_a_mapping_only_after_a_good_answer(world: World) -> No
     world.sandbox.rules.remove(rule)
     assert world.run(onboard, competitorIds=[str(person)], forceReonboard=True).output["created"] == 1
     assert world.mapping(person)["synced_user_id"] == world.person(person)["game_platform_id"] == str(person)
-    assert world.row("select total_score from game_platform_stats")["total_score"] == 70
+    assert world.conn.row("select total_score from game_platform_stats")["total_score"] == 70
 
 
 def test_forcing_does_not_get_past_an_incomplete_profile(world: World) -> None:
@@ -411,7 +411,7 @@ def test_an_account_that_cannot_be_stored_leaves_nothing_half_done(world: World)
     assert outcome.output["failedByReason"] == {"taken": 1}
     assert "Zz" not in str(outcome.output)
     assert world.person(person)["game_platform_id"] is None
-    assert world.row("select count(*) from game_platform_profiles where competitor_id = %s", person)["count"] == 0
+    assert world.conn.row("select count(*) from game_platform_profiles where competitor_id = %s", person)["count"] == 0
     assert world.person(good)["game_platform_id"] == str(good)
     world.conn.execute("drop trigger refuse on game_platform_stats")
     assert world.run(onboard).output["adopted"] == 1

@@ -57,11 +57,11 @@ def test_a_bulk_onboarding_creates_everybody_once_in_flat_memory(world: World, t
                 memory.append(_resident_kb(worker.pid))
             pause.wait(0.2)
     assert outcomes(world.conn, job.id)[-1] == "succeeded"
-    output = world.row("select output from job_runs where outcome = 'succeeded'")["output"]
+    output = world.conn.row("select output from job_runs where outcome = 'succeeded'")["output"]
     assert (output["processed"], output["created"], output["failed"]) == (COMPETITORS, COMPETITORS, 0)
     assert len(world.created()) == COMPETITORS
     assert set(world.created().values()) == {1}
-    assert world.row("select count(*) from activity_logs")["count"] == COMPETITORS
+    assert world.conn.row("select count(*) from activity_logs")["count"] == COMPETITORS
     assert max(memory) - memory[0] < GROWTH_KB
     print(f"\n{COMPETITORS} competitors: memory {memory[0]} to {max(memory)} kB")  # noqa: T201 -- the full size
 

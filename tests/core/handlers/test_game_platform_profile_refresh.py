@@ -16,7 +16,7 @@ from tests.support.context import ended
 
 
 def _coach_mapping(world: World, coach: UUID) -> dict[str, Any]:
-    return world.row("select * from game_platform_profiles where coach_id = %s", coach)
+    return world.conn.row("select * from game_platform_profiles where coach_id = %s", coach)
 
 
 def test_name_status_and_login_are_taken_from_the_platform(world: World) -> None:
@@ -197,7 +197,7 @@ def test_a_cancelled_run_stores_the_answers_that_were_under_way(world: World) ->
     context.cancel_when = lambda: len(world.sandbox.requests) >= 3
     with pytest.raises(Cancelled):
         world.run(refresh, context)
-    stored = world.row("select count(*) from game_platform_profiles where refresh_result = 'success'")["count"]
+    stored = world.conn.row("select count(*) from game_platform_profiles where refresh_result = 'success'")["count"]
     assert stored == len(world.sandbox.requests) < 15
 
 

@@ -169,7 +169,7 @@ def test_text_that_postgres_cannot_hold_is_stored_harmlessly(world: World) -> No
     person = world.competitor(world.coach())
     world.account(person).solves = [solve(1, T0) | {"challenge_title": "a\x00b\ud800c", "extra": {"deep": "\x00"}}]
     world.sync()
-    row = world.row("select challenge_title, raw_payload from game_platform_challenge_solves")
+    row = world.conn.row("select challenge_title, raw_payload from game_platform_challenge_solves")
     assert row["challenge_title"] == "a\ufffdb\ufffdc"
     assert row["raw_payload"]["extra"] == {"deep": "\ufffd"}
 
@@ -179,7 +179,7 @@ def test_the_stored_payload_keeps_what_the_vendor_adds(world: World) -> None:
     sent = solve(1, T0) | {"new_field": [1, {"a": None}]}
     world.account(person).solves = [sent]
     world.sync()
-    assert world.row("select raw_payload from game_platform_challenge_solves")["raw_payload"] == sent
+    assert world.conn.row("select raw_payload from game_platform_challenge_solves")["raw_payload"] == sent
 
 
 def test_a_run_for_one_coach_moves_no_other_coachs_watermark(world: World) -> None:
@@ -339,7 +339,7 @@ def test_events_without_a_start_are_counted_and_not_stored(world: World) -> None
     world.account(person).flash = [flash_event("Timeless", 0, [solve(1, T0)]), flash_event("Spring", T0, [])]
     outcome = world.sync()
     assert outcome.output["competitors"]["eventsWithoutStart"] == 1
-    assert world.row("select event_id from game_platform_flash_ctf_events")["event_id"] == f"Spring:{T0}"
+    assert world.conn.row("select event_id from game_platform_flash_ctf_events")["event_id"] == f"Spring:{T0}"
 
 
 def test_forcing_flash_removes_what_the_vendor_no_longer_lists(world: World) -> None:
@@ -351,7 +351,7 @@ def test_forcing_flash_removes_what_the_vendor_no_longer_lists(world: World) -> 
     account.flash = [flash_event("Spring", T0, [solve(1, T0)])]
     world.sync(forceFlashCtfSync=True)
     assert world.stored(person, "flash_ctf") == [(f"Spring:{T0}", 1)]
-    assert world.row("select count(*) from game_platform_flash_ctf_events")["count"] == 1
+    assert world.conn.row("select count(*) from game_platform_flash_ctf_events")["count"] == 1
     assert world.stored(person) == [("", 9)]
 
 
@@ -387,7 +387,7 @@ def test_solves_stored_before_events_were_part_of_the_key_are_adopted(world: Wor
     world.account(person).flash = [flash_event("Spring", T0, [solve(5, T0 + 5)])]
     outcome = world.sync()
     assert outcome.output["competitors"]["newSolves"] == 0
-    row = world.row("select event_id, created_at from game_platform_challenge_solves")
+    row = world.conn.row("select event_id, created_at from game_platform_challenge_solves")
     assert row == {"event_id": f"Spring:{T0}", "created_at": datetime(2025, 1, 1, tzinfo=UTC)}
 
 
@@ -439,7 +439,7 @@ def test_everyone_failing_fails_the_job_with_a_delay(world: World) -> None:
     with pytest.raises(RetryLater, match="All 3 competitors failed") as failure:
         world.sync()
     assert failure.value.seconds > 0
-    assert world.row("select status from game_platform_sync_runs")["status"] == "failed"
+    assert world.conn.row("select status from game_platform_sync_runs")["status"] == "failed"
 
 
 @pytest.mark.slow
@@ -459,7 +459,7 @@ def test_the_run_is_entered_in_the_ledger_with_its_job_and_coach(world: World) -
     world.competitor(coach)
     context = world.context()
     world.sync(context, coachId=str(coach))
-    row = world.row("select * from game_platform_sync_runs")
+    row = world.conn.row("select * from game_platform_sync_runs")
     assert (row["status"], row["job_id"], row["coach_id"]) == ("completed", context.job.id, coach)
     assert (row["competitors_synced"], row["competitors_failed"], row["sync_type"]) == (1, 0, "incremental")
 

@@ -55,7 +55,7 @@ def test_a_missing_token_fails_for_good_and_names_the_setting(world: World) -> N
         world.sync(context)
     assert isinstance(failure.value, PermanentError)
     assert isinstance(failure.value, ConfigurationError)
-    assert world.row("select count(*) from game_platform_sync_runs")["count"] == 0
+    assert world.conn.row("select count(*) from game_platform_sync_runs")["count"] == 0
 
 
 def test_a_refused_token_stops_the_run_early_and_fails_the_job(world: World) -> None:
@@ -67,7 +67,7 @@ def test_a_refused_token_stops_the_run_early_and_fails_the_job(world: World) -> 
     assert isinstance(failure.value, PermanentError)
     assert len(world.sandbox.requests) < 15
     assert world.state(people[0]) == before
-    assert world.row("select status from game_platform_sync_runs")["status"] == "failed"
+    assert world.conn.row("select status from game_platform_sync_runs")["status"] == "failed"
 
 
 @pytest.mark.slow

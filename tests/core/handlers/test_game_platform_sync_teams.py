@@ -86,7 +86,8 @@ def test_a_roster_that_would_lose_everyone_is_left_alone(world: World) -> None:
     assert _roster(world, "t-1") == set(people)
     assert outcome.output["teams"]["byStatus"] == {"refused": 1}
     assert (
-        "No member was removed" in world.row("select game_platform_sync_error from teams")["game_platform_sync_error"]
+        "No member was removed"
+        in world.conn.row("select game_platform_sync_error from teams")["game_platform_sync_error"]
     )
 
 
@@ -159,8 +160,8 @@ def test_teams_are_created_only_when_asked_for(world: World) -> None:
     assert world.sync().output["teams"]["total"] == 0
     assert world.sync(createTeams=True).output["teams"]["byStatus"] == {"created": 1}
     assert _roster(world, str(team)) == {person}
-    assert world.row("select game_platform_id from teams")["game_platform_id"] == str(team)
-    mapping = world.row("select * from game_platform_teams")
+    assert world.conn.row("select game_platform_id from teams")["game_platform_id"] == str(team)
+    mapping = world.conn.row("select * from game_platform_teams")
     assert (mapping["synced_team_id"], mapping["status"]) == (str(team), "approved")
     assert mapping["metactf_team_id"] == world.sandbox.metactf.teams[str(team)].metactf_team_id
 

@@ -193,7 +193,7 @@ def test_a_cancelled_run_stops_between_competitors(world: World) -> None:
     with pytest.raises(Cancelled):
         world.sync(context)
     assert len(world.asked("odl")) < 20
-    assert world.row("select status from game_platform_sync_runs")["status"] == "failed"
+    assert world.conn.row("select status from game_platform_sync_runs")["status"] == "failed"
 
 
 def test_a_second_sync_of_the_same_competitors_yields(world: World) -> None:
@@ -218,7 +218,7 @@ def test_a_later_attempt_of_the_same_job_takes_over_at_once(world: World) -> Non
         "insert into game_platform_sync_runs (job_id, heartbeat_at) values (%s, now())", (context.job.id,)
     )
     assert isinstance(world.sync(context), Done)
-    assert world.row("select count(*) from game_platform_sync_runs where status = 'failed'")["count"] == 1
+    assert world.conn.row("select count(*) from game_platform_sync_runs where status = 'failed'")["count"] == 1
 
 
 def test_a_run_that_fell_silent_gives_its_place_up(world: World) -> None:
@@ -228,7 +228,7 @@ def test_a_run_that_fell_silent_gives_its_place_up(world: World) -> None:
         (uuid4(),),
     )
     assert isinstance(world.sync(), Done)
-    stale = world.row("select * from game_platform_sync_runs where status = 'failed'")
+    stale = world.conn.row("select * from game_platform_sync_runs where status = 'failed'")
     assert "stopped unexpectedly" in stale["error_message"]
 
 

@@ -39,11 +39,11 @@ def _dirty(world: World, person: str, *, solves: int = 1, minutes_ago: int = 5) 
 
 
 def _stats(world: World, person: str) -> dict[str, Any]:
-    return world.row("select * from game_platform_stats where competitor_id = %s", person)
+    return world.conn.row("select * from game_platform_stats where competitor_id = %s", person)
 
 
 def _flagged(world: World) -> int:
-    return int(world.row("select count(*) from game_platform_sync_state where needs_totals_refresh")["count"])
+    return int(world.conn.row("select count(*) from game_platform_sync_state where needs_totals_refresh")["count"])
 
 
 def _people(world: World, count: int) -> list[str]:
@@ -154,7 +154,9 @@ def test_a_solve_that_comes_in_during_the_sweep_keeps_the_flag(world: World, dat
         other = World(looker, world.sandbox)
 
         def commit_once_the_sweep_waits() -> None:
-            until(lambda: other.row("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")["count"])
+            until(
+                lambda: other.conn.row("select count(*) from pg_stat_activity where wait_event_type = 'Lock'")["count"]
+            )
             sync.commit()
 
         with beside(commit_once_the_sweep_waits):
@@ -199,7 +201,7 @@ def test_everybody_is_swept_through_one_job_that_hands_over(world: World, monkey
     assert runs == 3
     assert outcome.output["refreshed"] == 5
     assert {_stats(world, person)["total_score"] for person in people} == {10}
-    assert world.row("select count(*) from job_queue")["count"] == 0
+    assert world.conn.row("select count(*) from job_queue")["count"] == 0
 
 
 def test_a_cursor_starts_a_sweep_of_everybody_after_that_competitor(world: World) -> None:
@@ -321,7 +323,7 @@ def test_a_dry_run_leaves_every_table_as_it_was_and_enqueues_nothing(
     output = world.run(sweep, context, **payload, dryRun=not settings).output
     assert world.everything() == before
     assert context.checkpoint is None
-    assert world.row("select count(*) from job_queue")["count"] == 0
+    assert world.conn.row("select count(*) from job_queue")["count"] == 0
     assert output["dryRun"] is True
     assert output["total"] == (3 if payload else 1)
     assert (output["flagged"], output["orphans"]["total"]) == (1, 1)

@@ -27,11 +27,14 @@ def in_production(notices: NoticeWorld, **settings: Any) -> FakeContext:
 @TYPES
 def test_a_run_is_refused_before_it_changes_or_sends_anything(notices: NoticeWorld, job: ModuleType, role: str) -> None:
     notices.reader(role=role)
-    before = notices.rows("select * from outbox_messages"), notices.rows("select * from admin_alert_queue")
+    before = notices.conn.rows("select * from outbox_messages"), notices.conn.rows("select * from admin_alert_queue")
     with pytest.raises(PermanentError, match=r"^In production, .* Set APP_BASE_URL to the address of"):
         notices.run_job(job, in_production(notices, APP_BASE_URL=None))
     assert notices.sandbox.requests == []
-    assert (notices.rows("select * from outbox_messages"), notices.rows("select * from admin_alert_queue")) == before
+    assert (
+        notices.conn.rows("select * from outbox_messages"),
+        notices.conn.rows("select * from admin_alert_queue"),
+    ) == before
 
 
 @TYPES

@@ -35,16 +35,16 @@ def archived(notices: NoticeWorld, count: int, *, at: str | None = "2025-03-01T1
 
 
 def count(notices: NoticeWorld) -> int:
-    return int(notices.row("select count(*) as n from message_read_receipts")["n"])
+    return int(notices.conn.row("select count(*) as n from message_read_receipts")["n"])
 
 
 def test_archived_messages_get_the_receipt_of_when_they_were_archived(notices: NoticeWorld) -> None:
     person = archived(notices, 3)
     done = notices.run_job(backfill)
     assert done == Done({"dryRun": False, "batchSize": 500, "maxRows": None, "scanned": 3, "inserted": 3, "batches": 1})
-    rows = notices.rows("select distinct user_id, read_at::text from message_read_receipts")
+    rows = notices.conn.rows("select distinct user_id, read_at::text from message_read_receipts")
     assert rows == [{"user_id": person, "read_at": "2025-03-01 12:00:00+00"}]
-    assert notices.row("select count(*) as n from programme_unread() where user_id = %s", person)["n"] == 0
+    assert notices.conn.row("select count(*) as n from programme_unread() where user_id = %s", person)["n"] == 0
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 10_000])
@@ -75,11 +75,13 @@ def test_receipts_that_are_there_stay_and_what_is_not_archived_gets_none(notices
     other = notices.profile()
     notices.written_to(other, 2)
     taken_back = archived(notices, 1, at=None)
-    message = notices.row("select message_id from message_user_state where user_id = %s limit 1", person)["message_id"]
-    notices.insert("message_read_receipts", {"message_id": message, "user_id": person, "read_at": "2020-01-01T00:00Z"})
+    message = notices.conn.row("select message_id from message_user_state where user_id = %s limit 1", person)[
+        "message_id"
+    ]
+    notices.conn.insert("message_read_receipts", message_id=message, user_id=person, read_at="2020-01-01T00:00Z")
     assert notices.output(backfill)["inserted"] == 2
-    assert notices.row("select count(*) as n from message_read_receipts where read_at < '2021-01-01'")["n"] == 1
-    assert notices.rows("select id from message_read_receipts where user_id = any (%s)", [other, taken_back]) == []
+    assert notices.conn.row("select count(*) as n from message_read_receipts where read_at < '2021-01-01'")["n"] == 1
+    assert notices.conn.rows("select id from message_read_receipts where user_id = any (%s)", [other, taken_back]) == []
 
 
 def test_own_messages_that_were_archived_count_too(notices: NoticeWorld) -> None:
@@ -171,7 +173,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(
         crew.start()
         until(lambda: job_is_gone(notices.conn, job), "the end of the job")
     assert count(notices) == 7
-    runs = notices.rows("select outcome from job_runs where job_id = %s order by run_token", job)
+    runs = notices.conn.rows("select outcome from job_runs where job_id = %s order by run_token", job)
     assert [run["outcome"] for run in runs] == ["lost", "succeeded"]
 
 

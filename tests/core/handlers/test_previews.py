@@ -46,7 +46,7 @@ def populate(notices: NoticeWorld) -> UUID:
     world.candidate(coach)
     world.team(coach, member)
     notices.conn.execute("update game_platform_sync_state set needs_totals_refresh = true, totals_dirty_at = now()")
-    notices.insert("game_platform_flash_ctf_events", {"synced_user_id": member, "event_id": "e-1"})
+    notices.conn.insert("game_platform_flash_ctf_events", synced_user_id=member, event_id="e-1")
     notices.reader(texts=True)
     notices.reader(role="admin", texts=True)
     notices.form(signers=json.dumps([{"email": "zzother@example.org"}]))
@@ -158,8 +158,8 @@ def test_an_operator_changes_no_table_of_sending(conn: Connection) -> None:
 
 def test_what_looks_ahead_for_an_operator_names_nobody(notices: NoticeWorld, operator_url: str) -> None:
     campaign = populate(notices)
-    profiles = [row["id"] for row in notices.rows("select id from profiles")]
-    competitors = [row["id"] for row in notices.rows("select id from competitors")]
+    profiles = [row["id"] for row in notices.conn.rows("select id from profiles")]
+    competitors = [row["id"] for row in notices.conn.rows("select id from competitors")]
     calls: list[tuple[str, list[Any]]] = [
         ("select * from programme_digest_ahead('{coach,admin}', null, null, 100, 0, 60, 'UTC')", []),
         ("select * from programme_admin_alerts_ahead(%s, '{coach,admin}')", [profiles]),

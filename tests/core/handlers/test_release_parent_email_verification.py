@@ -40,7 +40,7 @@ def test_a_form_is_probed_with_a_mail_that_names_nobody(notices: NoticeWorld) ->
     assert mail.html == ""
     assert "http" not in mail.text
     assert not [mark for mark in ("Zz", "zz") if mark in mail.text + mail.subject]
-    competitor = notices.row("select competitor_id from agreements where id = %s", form)["competitor_id"]
+    competitor = notices.conn.row("select competitor_id from agreements where id = %s", form)["competitor_id"]
     assert dict(mail.custom_args) | {"outbox_id": ""} == {
         "agreement_id": str(form), "competitor_id": str(competitor), "outbox_id": "",
         "email_type": "release_parent_email_verification",
@@ -116,7 +116,7 @@ def test_a_form_that_is_not_to_be_probed_says_why_until_it_is(
 
 def test_a_suppressed_address_is_not_probed(notices: NoticeWorld) -> None:
     suppressed = {"address_norm": parent(1), "reason": "hard_bounce", "scope": "all", "source": "test"}
-    notices.insert("email_suppressions", suppressed)
+    notices.conn.insert("email_suppressions", **suppressed)
     form = notices.form(parent(1))
     assert notices.output(probing)["skippedReasons"] == {"suppressed": 1}
     assert notices.probe_of(form)["skip_reason"] == "suppressed"
@@ -216,7 +216,7 @@ def test_an_event_settles_a_form_and_only_a_dead_address_is_called_bad(
     notices.output(probing)
     notices.apply_events()
     assert notices.probe_of(form)["status"] == status
-    assert notices.row("select parent_email_is_valid as valid from competitors")["valid"] is valid
+    assert notices.conn.row("select parent_email_is_valid as valid from competitors")["valid"] is valid
     assert notices.output(probing)["sent"] == 0
 
 
@@ -247,7 +247,7 @@ def test_an_event_that_comes_before_the_report_is_kept(notices: NoticeWorld, mon
     kept = notices.probe_of(form)
     assert kept["status"] == "bounce"
     assert kept["sent_at"] is not None
-    assert notices.row("select parent_email_is_valid as valid from competitors")["valid"] is False
+    assert notices.conn.row("select parent_email_is_valid as valid from competitors")["valid"] is False
 
 
 def test_an_old_bounce_says_nothing_of_a_corrected_address(notices: NoticeWorld) -> None:
@@ -256,7 +256,7 @@ def test_an_old_bounce_says_nothing_of_a_corrected_address(notices: NoticeWorld)
     notices.output(probing)
     notices.conn.execute("update competitors set parent_email = 'zzright@example.org'")
     notices.apply_events()
-    assert notices.row("select parent_email_is_valid as valid from competitors")["valid"] is None
+    assert notices.conn.row("select parent_email_is_valid as valid from competitors")["valid"] is None
     assert notices.output(probing)["sent"] == 1
     assert notices.mailed == ["zzparent@example.org", "zzright@example.org"]
     notices.apply_events()
@@ -348,7 +348,7 @@ def test_a_probe_whose_form_was_withdrawn_is_taken_back(notices: NoticeWorld) ->
     notices.conn.execute("delete from agreements")
     assert notices.output(probing)["sent"] == 0
     assert notices.mailed == []
-    assert notices.rows("select state, error_class from outbox_messages") == [
+    assert notices.conn.rows("select state, error_class from outbox_messages") == [
         {"state": "suppressed", "error_class": "no_form"}
     ]
 
@@ -363,7 +363,7 @@ def test_a_form_that_shares_a_probe_takes_over_when_its_outcome_happened(notices
     later = notices.form()
     notices.output(probing)
     assert notices.probe_of(later)["status"] == "delivered"
-    assert notices.rows(
+    assert notices.conn.rows(
         "select recipient_email_verification_event_at = (select outcome_at from outbox_messages) as same "
         "from agreements where id = %s",
         later,

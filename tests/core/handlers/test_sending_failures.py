@@ -53,7 +53,7 @@ def forms(notices: NoticeWorld, count: int, _texts: bool) -> list[UUID]:
 
 
 def coach_rows(notices: NoticeWorld) -> list[str]:
-    found = notices.rows(
+    found = notices.conn.rows(
         """
         select p.last_unread_alert_at as at, bool_or(l.error_text = 'uncertain') as uncertain
         from profiles p left join alert_log l on l.coach_id = p.id
@@ -64,12 +64,12 @@ def coach_rows(notices: NoticeWorld) -> list[str]:
 
 
 def alert_rows(notices: NoticeWorld) -> list[str]:
-    found = notices.rows("select sent_at, dropped_reason from admin_alert_queue")
+    found = notices.conn.rows("select sent_at, dropped_reason from admin_alert_queue")
     return sorted("told" if row["sent_at"] else row["dropped_reason"] or "open" for row in found)
 
 
 def probe_rows(notices: NoticeWorld) -> list[str]:
-    found = notices.rows("select recipient_email_verification_status as status from agreements")
+    found = notices.conn.rows("select recipient_email_verification_status as status from agreements")
     return [row["status"] for row in found]
 
 
@@ -221,7 +221,7 @@ def test_an_outage_ends_the_run_and_everyone_is_told_later(notices: NoticeWorld,
     with pytest.raises(RetryLater, match=rf"0 {sends.what} were sent\. Sendgrid could not answer 3 times in a row"):
         sends.run(notices)
     assert rule.struck == 3
-    assert notices.rows("select id from alert_log") == []
+    assert notices.conn.rows("select id from alert_log") == []
     assert sends.rows(notices) == sends.say(*["open"] * 5)
     notices.sandbox.rules.clear()
     notices.later("1 minute")
@@ -597,7 +597,7 @@ def test_a_refused_address_is_one_coachs_trouble_and_not_tried_again(notices: No
     notices.sandbox.sendgrid.refused.add(notices.address(bad))
     done = ended(DIGEST.run(notices))
     assert (done.failed, done.output["accepted"]) == (1, 1)
-    assert notices.row("select error_text from alert_log where coach_id = %s", bad)["error_text"] == "failed"
+    assert notices.conn.row("select error_text from alert_log where coach_id = %s", bad)["error_text"] == "failed"
     notices.later("2 days")
     assert DIGEST.output(notices)["leftOut"] == {"suppressed": 1}
 
@@ -675,8 +675,8 @@ def test_an_alert_that_was_put_down_and_not_sent_counts_what_is_still_unread(not
     notices.sandbox.rules.add("500:mail/send:1")
     with pytest.raises(RetryLater):
         ALERTS.run(notices)
-    message = notices.rows("select message_id from admin_alert_queue limit 1")[0]["message_id"]
-    notices.insert("message_read_receipts", {"message_id": message, "user_id": one})
+    message = notices.conn.rows("select message_id from admin_alert_queue limit 1")[0]["message_id"]
+    notices.conn.insert("message_read_receipts", message_id=message, user_id=one)
     notices.later("1 minute")
     assert ALERTS.output(notices)["results"][0]["count"] == 1
     assert "1 new message" in notices.sandbox.sendgrid.accepted.all[0].subject
@@ -720,7 +720,7 @@ def test_a_refused_address_is_its_forms_trouble_alone(notices: NoticeWorld) -> N
     assert (done.failed, done.output["sent"]) == (1, 1)
     kept = notices.probe_of(first)
     assert (kept["status"], kept["error"], kept["sent_at"]) == (None, "address_refused", None)
-    assert notices.row("select count(*) as n from competitors where parent_email_is_valid is false")["n"] == 0
+    assert notices.conn.row("select count(*) as n from competitors where parent_email_is_valid is false")["n"] == 0
     assert PROBES.output(notices)["skippedReasons"] == {"suppressed": 1}
 
 

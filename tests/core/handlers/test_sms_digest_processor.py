@@ -27,7 +27,7 @@ def sent(output: dict[str, Any]) -> tuple[int, int]:
 
 def now_in(notices: NoticeWorld, hours: str) -> str:
     """Quiet hours around the database's present time, or away from it."""
-    row = notices.row(
+    row = notices.conn.row(
         "select to_char(now() - interval '1 hour', 'HH24:MI') || '-' || to_char(now() + interval '1 hour', 'HH24:MI') "
         "as around, to_char(now() + interval '2 hours', 'HH24:MI') || '-' || to_char(now() + interval '3 hours', "
         "'HH24:MI') as away"
@@ -54,13 +54,15 @@ def test_a_coach_with_unread_messages_is_told_how_many_and_nothing_else(notices:
     assert "secret" not in mail.text + mail.html + mail.subject
     assert mail.custom_args["email_type"] == "unread_alert"
     assert set(mail.custom_args) == {"email_type", "outbox_id"}
-    log = notices.row(
+    log = notices.conn.row(
         "select coach_id, channel, unread_count, error_text, role, job_id is null as alone from alert_log"
     )
     assert log == {
         "coach_id": coach, "channel": "email", "unread_count": 3, "error_text": None, "role": "coach", "alone": False,
     }  # fmt: skip
-    profile = notices.row("select last_unread_alert_at, last_unread_alert_count from profiles where id = %s", coach)
+    profile = notices.conn.row(
+        "select last_unread_alert_at, last_unread_alert_count from profiles where id = %s", coach
+    )
     assert profile["last_unread_alert_at"] is not None
     assert profile["last_unread_alert_count"] == 3
 
@@ -76,9 +78,9 @@ def test_a_text_goes_out_together_with_the_mail_to_those_who_want_it(notices: No
     assert "STOP" in text.text
     assert "https://dashboard.example.org" in text.text
     assert segments(text.text) == 1
-    row = notices.row("select provider_message_id, segments from outbox_messages where channel = 'sms'")
+    row = notices.conn.row("select provider_message_id, segments from outbox_messages where channel = 'sms'")
     assert row == {"provider_message_id": text.message_id, "segments": 1}
-    assert notices.row("select count(*) as n from profiles where mobile_number = %s", NUMBER)["n"] == 2
+    assert notices.conn.row("select count(*) as n from profiles where mobile_number = %s", NUMBER)["n"] == 2
 
 
 def test_a_text_is_one_part_however_long_name_and_link_are(notices: NoticeWorld) -> None:
@@ -190,7 +192,7 @@ def test_what_is_archived_read_private_own_young_or_from_before_joining_does_not
     coach, other = notices.profile(), notices.profile()
     conversation = notices.conversation(coach, other, joined="2 days")
     notices.archive(notices.message(conversation, other), coach)
-    notices.insert("message_read_receipts", {"message_id": notices.message(conversation, other), "user_id": coach})
+    notices.conn.insert("message_read_receipts", message_id=notices.message(conversation, other), user_id=coach)
     notices.message(conversation, other, metadata={"private_to": str(notices.coach)})
     notices.message(conversation, coach)
     notices.message(conversation, other, age="5 minutes")
@@ -231,7 +233,10 @@ def test_after_the_window_there_is_a_reminder_once(notices: NoticeWorld) -> None
     notices.later("25 hours")
     assert sent(notices.output(digest)) == (1, 0)
     assert sent(notices.output(digest)) == (0, 0)
-    assert [row["dedupe_key"].count(":") for row in notices.rows("select dedupe_key from outbox_messages")] == [3, 3]
+    assert [row["dedupe_key"].count(":") for row in notices.conn.rows("select dedupe_key from outbox_messages")] == [
+        3,
+        3,
+    ]
 
 
 def test_a_reminder_comes_once_a_day_even_in_a_short_window(notices: NoticeWorld) -> None:
@@ -249,7 +254,7 @@ def test_whoever_read_everything_is_told_of_the_next_message_at_once(notices: No
     notices.later("1 hour")
     notices.read_everything(coach)
     assert notices.output(digest)["candidates"] == 0
-    assert notices.row("select last_unread_alert_count as n from profiles where id = %s", coach)["n"] is None
+    assert notices.conn.row("select last_unread_alert_count as n from profiles where id = %s", coach)["n"] is None
     notices.written_to(coach, 3, age="30 minutes")
     output = notices.output(digest)
     assert sent(output) == (1, 0)
@@ -348,7 +353,10 @@ def test_a_number_that_is_none_is_counted_and_not_tried(notices: NoticeWorld, nu
     notices.reader(texts=True, mobile_number=number)
     output = notices.output(digest)
     assert (sent(output), output["leftOut"]) == ((1, 0), {"invalid_phone": 1})
-    assert notices.row("select mobile_number from profiles where mobile_number is not null")["mobile_number"] == number
+    assert (
+        notices.conn.row("select mobile_number from profiles where mobile_number is not null")["mobile_number"]
+        == number
+    )
 
 
 @pytest.mark.parametrize("number", ["5005550110", "15005550110", "+15005550110", "500-555-0110", "1 (500) 555 0110"])
@@ -367,9 +375,8 @@ def test_an_address_that_is_none_is_counted_and_not_tried(notices: NoticeWorld) 
 @pytest.mark.parametrize(("reason", "says"), [("hard_bounce", "suppressed"), ("global_unsub", "unsubscribed")])
 def test_a_suppressed_address_is_not_written_to(notices: NoticeWorld, reason: str, says: str) -> None:
     coach = notices.reader()
-    notices.insert(
-        "email_suppressions",
-        {"address_norm": notices.address(coach), "reason": reason, "scope": "all", "source": "test"},
+    notices.conn.insert(
+        "email_suppressions", address_norm=notices.address(coach), reason=reason, scope="all", source="test"
     )
     assert notices.output(digest)["leftOut"] == {says: 1}
     assert notices.mailed == []
@@ -392,7 +399,7 @@ def test_whoever_answered_stop_gets_no_more_texts(notices: NoticeWorld) -> None:
     assert (sent(done.output), done.failed) == ((1, 0), 1)
     # Of people: one who was reached by mail has been reached.
     assert (done.output["successes"], done.output["failures"]) == (1, 0)
-    assert notices.row("select sms_notifications_enabled as on from profiles where id = %s", coach)["on"] is False
+    assert notices.conn.row("select sms_notifications_enabled as on from profiles where id = %s", coach)["on"] is False
     notices.later("2 days")
     asked = len(notices.sandbox.requests)
     assert sent(notices.output(digest)) == (1, 0)

@@ -8,8 +8,6 @@ from types import ModuleType
 from typing import Any
 from uuid import UUID, uuid4
 
-from psycopg.rows import dict_row
-
 from jobdeck.core.handlers.game_platform_sync import Params, run
 from jobdeck.core.programme.sandbox.metactf import Account, flash_event, solve
 from jobdeck.core.programme.sandbox.server import Sandbox
@@ -37,18 +35,11 @@ class World:
     contexts: list[FakeContext] = field(default_factory=list)
 
     def coach(self, *, approved: bool = True, account: str | None = None) -> UUID:
-        coach = uuid4()
-        self.conn.execute(
-            "insert into profiles (id, email, full_name, first_name, last_name, school_name, is_approved) "
-            "values (%s, %s, 'Zzcoach Marked', 'Zzcoach', 'Marked', 'Example High', %s)",
-            (coach, f"zzcoach-{coach}@example.org", approved),
+        coach: UUID = self.conn.insert(
+            "profiles", full_name="Zzcoach Marked", first_name="Zzcoach", last_name="Marked", is_approved=approved
         )
         if account:
-            self.conn.execute(
-                "insert into game_platform_profiles (coach_id, metactf_role, synced_user_id, status) "
-                "values (%s, 'coach', %s, 'approved')",
-                (coach, account),
-            )
+            self.map(coach, account, of="coach")
         return coach
 
     def competitor(
@@ -63,23 +54,15 @@ class World:
     ) -> str:
         """A competitor with an account; returns its id, which is also the platform's. `remote` None: unknown there."""
         person = uuid4()
-        self.conn.execute(
-            "insert into competitors "
-            "(id, coach_id, first_name, last_name, email_personal, game_platform_id, created_at) "
-            "values (%s, %s, 'Zzfirst', 'Zzlast', 'zzmail@example.org', %s, coalesce(%s::timestamptz, now()))",
-            (person, coach, str(person) if on_platform else None, created_at),
-        )
+        self.conn.insert(
+            "competitors", id=person, coach_id=coach, first_name="Zzfirst", last_name="Zzlast",
+            email_personal="zzmail@example.org", game_platform_id=str(person) if on_platform else None,
+            created_at=created_at or "now",
+        )  # fmt: skip
         if status is not None:
-            self.conn.execute(
-                "insert into game_platform_profiles (competitor_id, metactf_role, synced_user_id, status) "
-                "values (%s, 'user', %s, %s)",
-                (person, str(person), status),
-            )
+            self.map(person, str(person), status=status)
         if logged_in:
-            self.conn.execute(
-                "insert into game_platform_sync_state (synced_user_id, last_login_at) values (%s, '2025-01-01T00:00Z')",
-                (str(person),),
-            )
+            self.conn.insert("game_platform_sync_state", synced_user_id=str(person), last_login_at="2025-01-01T00:00Z")
         if remote is not None and on_platform:
             self.sandbox.metactf.add_account(str(person), status=remote)
         return str(person)
@@ -100,17 +83,7 @@ class World:
             "parent_email": "zzparent@example.org", "media_release_date": None, "participation_agreement_date": None,
             "is_active": True, "status": "profile", "game_platform_id": None, "syned_coach_user_id": None,
         } | columns  # fmt: skip
-        self.conn.execute(
-            "insert into competitors (id, coach_id, first_name, last_name, email_personal, email_school, "
-            "is_18_or_over, grade, gender, race, ethnicity, level_of_technology, years_competing, parent_name, "
-            "parent_email, media_release_date, participation_agreement_date, is_active, status, game_platform_id, "
-            "syned_coach_user_id) values (%(id)s, %(coach_id)s, %(first_name)s, %(last_name)s, %(email_personal)s, "
-            "%(email_school)s, %(is_18_or_over)s, %(grade)s, %(gender)s, %(race)s, %(ethnicity)s, "
-            "%(level_of_technology)s, %(years_competing)s, %(parent_name)s, %(parent_email)s, "
-            "%(media_release_date)s, %(participation_agreement_date)s, %(is_active)s, %(status)s, "
-            "%(game_platform_id)s, %(syned_coach_user_id)s)",
-            given,
-        )
+        self.conn.insert("competitors", **given)
         return person
 
     def everything_to_sync(self) -> list[str]:
@@ -124,25 +97,15 @@ class World:
         self.account(people[2]).team = "t-1"
         return people
 
-    def map(self, person: UUID, synced: str, *, status: str = "approved") -> None:
-        """A competitor's mapping to an account."""
-        self.conn.execute(
-            "insert into game_platform_profiles (competitor_id, metactf_role, synced_user_id, status) "
-            "values (%s, 'user', %s, %s)",
-            (person, synced, status),
-        )
+    def map(self, person: UUID, synced: str, *, status: str = "approved", of: str = "competitor") -> None:
+        """A person's mapping to an account."""
+        given: Json = {f"{of}_id": person, "metactf_role": "coach" if of == "coach" else "user"}
+        self.conn.insert("game_platform_profiles", synced_user_id=synced, status=status, **given)
 
     def team(self, coach: UUID, *members: str, synced_team_id: str | None = None, remote: bool = True) -> UUID:
-        team = uuid4()
-        self.conn.execute(
-            "insert into teams (id, coach_id, name, game_platform_id) values (%s, %s, %s, %s)",
-            (team, coach, f"Team {team}", synced_team_id),
-        )
+        team: UUID = self.conn.insert("teams", coach_id=coach, name=f"Team {uuid4()}", game_platform_id=synced_team_id)
         for position, member in enumerate(members, start=1):
-            self.conn.execute(
-                "insert into team_members (team_id, competitor_id, position) values (%s, %s, %s)",
-                (team, member, position),
-            )
+            self.conn.insert("team_members", team_id=team, competitor_id=member, position=position)
         if synced_team_id is not None and remote:
             self.sandbox.metactf.add_team(synced_team_id)
         return team
@@ -201,26 +164,20 @@ class World:
         )  # fmt: skip
 
     def attempt(self, person: UUID) -> Json:
-        return self.row("select * from game_platform_onboarding where person_id = %s", person)
+        return self.conn.row("select * from game_platform_onboarding where person_id = %s", person)
 
     def mutations(self) -> list[str]:
         """The requests that asked the vendor for a change."""
         return [f"{seen.method} {seen.path}" for seen in self.sandbox.requests if seen.mutating]
 
     def state(self, person: str) -> Json:
-        return self.row("select * from game_platform_sync_state where synced_user_id = %s", person)
+        return self.conn.row("select * from game_platform_sync_state where synced_user_id = %s", person)
 
     def mapping(self, person: str | UUID) -> Json:
-        return self.row("select * from game_platform_profiles where competitor_id = %s", person)
+        return self.conn.row("select * from game_platform_profiles where competitor_id = %s", person)
 
     def person(self, person: str | UUID) -> Json:
-        return self.row("select * from competitors where id = %s", person)
-
-    def row(self, query: str, *values: Any) -> Json:
-        with self.conn.cursor(row_factory=dict_row) as cursor:
-            found = cursor.execute(query.encode(), values).fetchall()
-        assert len(found) == 1
-        return found[0]
+        return self.conn.row("select * from competitors where id = %s", person)
 
     def stored(self, person: str, source: str = "odl") -> list[tuple[str, int]]:
         """Event and solve id of what is stored of a person."""

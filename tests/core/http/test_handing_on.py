@@ -264,12 +264,7 @@ def test_a_second_receiver_that_drips_is_given_up(conn: Connection, monkeypatch:
 def test_health_says_when_the_second_receiver_has_taken_nothing_for_three_minutes(
     conn: Connection, other: Receiver
 ) -> None:
-    conn.execute(
-        """
-        INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types, started_at)
-        VALUES ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')
-        """
-    )
+    conn.insert("job_workers")
     hand_on.hand_on_one(conn, settings(other.url))
     assert trouble(conn) == []
     keep(conn, b"[1]")

@@ -61,40 +61,24 @@ class Campaign:
         self._conn = conn
         self.messages: list[UUID] = []
         self.recipients: list[UUID] = []
-        coach = uuid4()
-        conn.execute(
-            "INSERT INTO profiles (id, email, full_name, first_name, last_name, school_name) "
-            "VALUES (%s, %s, 'P', 'P', 'P', 'P')",
-            (coach, f"{coach}@example.org"),
-        )
-        conn.execute(
-            "INSERT INTO competitor_announcement_campaigns (id, subject, body_markdown, body_html, status, created_by) "
-            "VALUES (%s, 's', 'b', 'b', 'sending', %s)",
-            (self.id, coach),
-        )
+        coach: UUID = conn.insert("profiles")
+        conn.insert("competitor_announcement_campaigns", id=self.id, status="sending", created_by=coach)
         for _ in range(PEOPLE):
             self._add(coach)
 
     def _add(self, coach: UUID) -> None:
         competitor, recipient, message = uuid4(), uuid4(), uuid4()
         address = f"{competitor}@example.org"
-        self._conn.execute(
-            "INSERT INTO competitors (id, coach_id, first_name, last_name) VALUES (%s, %s, 'C', 'C')",
-            (competitor, coach),
-        )
-        self._conn.execute(
-            "INSERT INTO competitor_announcement_recipients (id, campaign_id, competitor_id, email, email_norm, "
-            "status) VALUES (%s, %s, %s, %s, %s, 'unconfirmed')",
-            (recipient, self.id, competitor, address, address),
-        )
-        self._conn.execute(
-            """
-            INSERT INTO outbox_messages (id, kind, channel, recipient_ref, address, address_norm, dedupe_key, state,
-                accepted_at, campaign_id, campaign_recipient_id)
-            VALUES (%s, 'announcement', 'email', %s, %s, %s, %s, 'accepted', now(), %s, %s)
-            """,
-            (message, competitor, address, address, str(message), self.id, recipient),
-        )
+        self._conn.insert("competitors", id=competitor, coach_id=coach)
+        self._conn.insert(
+            "competitor_announcement_recipients", id=recipient, campaign_id=self.id, competitor_id=competitor,
+            email=address, email_norm=address, status="unconfirmed",
+        )  # fmt: skip
+        self._conn.insert(
+            "outbox_messages", id=message, kind="announcement", channel="email", recipient_ref=competitor,
+            address=address, address_norm=address, dedupe_key=str(message), state="accepted", accepted_at="now",
+            campaign_id=self.id, campaign_recipient_id=recipient,
+        )  # fmt: skip
         self.messages.append(message)
         self.recipients.append(recipient)
 

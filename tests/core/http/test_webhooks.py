@@ -39,18 +39,10 @@ def event(name: str = "delivered", **more: Any) -> Json:
 
 def accepted(conn: Connection, *, channel: str = "email", address: str = ADDRESS, key: str = "msg-1") -> str:
     """A message that the provider has taken."""
-    row = conn.execute(
-        """
-        INSERT INTO outbox_messages (kind, channel, recipient_ref, address, address_norm, dedupe_key, state,
-            accepted_at, provider_message_id)
-        VALUES ('unread_alert', %(channel)s, gen_random_uuid(), %(address)s, %(address)s, %(key)s, 'accepted', now(),
-            %(key)s)
-        RETURNING id
-        """,
-        {"channel": channel, "address": address, "key": key},
-    ).fetchone()
-    assert row is not None
-    return str(row[0])
+    return str(conn.insert(
+        "outbox_messages", kind="unread_alert", channel=channel, recipient_ref=uuid4(), address=address,
+        address_norm=address, dedupe_key=key, state="accepted", accepted_at="now", provider_message_id=key,
+    ))  # fmt: skip
 
 
 def state(conn: Connection, message: str) -> str:

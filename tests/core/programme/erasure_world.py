@@ -8,23 +8,9 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID, uuid4
 
-from psycopg import sql
-from psycopg.types.json import Jsonb
-
 from tests.support.queue import Connection
 
 KEY = "zq4fT9sLw2Xk7Rb1Vd8Hn3Gm"
-
-
-def insert(conn: Connection, table: str, **values: Any) -> Any:
-    """Inserts one row and returns its first column."""
-    made = {name: Jsonb(value) if isinstance(value, dict | list) else value for name, value in values.items()}
-    statement = sql.SQL("insert into {} ({}) values ({}) returning *").format(
-        sql.Identifier(table),
-        sql.SQL(", ").join(map(sql.Identifier, made)),
-        sql.SQL(", ").join(sql.Placeholder() * len(made)),
-    )
-    return conn.execute(statement, list(made.values())).fetchall()[0][0]
 
 
 class Coach:
@@ -39,8 +25,8 @@ class Coach:
         self.name = f"Zora {word}"
         self.account = f"platform-{word}-coach"
         self.texts: Sequence[str]
-        self.id: UUID = insert(
-            conn, "profiles", email=self.email, full_name=self.name, first_name="Zora", last_name=word,
+        self.id: UUID = conn.insert(
+            "profiles", email=self.email, full_name=self.name, first_name="Zora", last_name=word,
             school_name="Zz", mobile_number=self.phone, game_platform_user_id=self.account,
         )  # fmt: skip
         self.texts = (self.email, self.phone[1:], self.name, self.account, str(self.id), *hashes(self.email))
@@ -48,29 +34,29 @@ class Coach:
     def put_everywhere(self) -> set[str]:
         """Fills every table that can have something of a coach; returns the tables."""
         conn = self.conn
-        talk = insert(conn, "conversations", type="dm", title=f"With {self.name}", created_by=self.id)
-        insert(conn, "conversation_members", conversation_id=talk, user_id=self.id)
-        other = insert(
-            conn, "profiles", email="zzother@zz.example", full_name="Zz Other", first_name="Zz", last_name="Other",
+        talk = conn.insert("conversations", type="dm", title=f"With {self.name}", created_by=self.id)
+        conn.insert("conversation_members", conversation_id=talk, user_id=self.id)
+        other = conn.insert(
+            "profiles", email="zzother@zz.example", full_name="Zz Other", first_name="Zz", last_name="Other",
             school_name="Zz", role="admin",
         )  # fmt: skip
-        insert(conn, "messages", conversation_id=talk, sender_id=self.id, body="Zz")
-        theirs = insert(conn, "messages", conversation_id=talk, sender_id=other, body=f"Dear {self.name}\nzz")
-        insert(conn, "message_read_receipts", message_id=theirs, user_id=self.id)
-        insert(conn, "message_user_state", message_id=theirs, user_id=self.id)
-        insert(conn, "admin_alert_queue", recipient_id=self.id, message_id=theirs)
-        insert(conn, "alert_log", coach_id=self.id, channel="sms", unread_count=1, error_text=f"to {self.phone}")
-        insert(conn, "game_platform_profiles", coach_id=self.id, metactf_role="coach", synced_user_id=self.account)
-        insert(
-            conn, "game_platform_onboarding", coach_id=self.id, synced_user_id=self.account, lap="l", job_id=uuid4(),
+        conn.insert("messages", conversation_id=talk, sender_id=self.id, body="Zz")
+        theirs = conn.insert("messages", conversation_id=talk, sender_id=other, body=f"Dear {self.name}\nzz")
+        conn.insert("message_read_receipts", message_id=theirs, user_id=self.id)
+        conn.insert("message_user_state", message_id=theirs, user_id=self.id)
+        conn.insert("admin_alert_queue", recipient_id=self.id, message_id=theirs)
+        conn.insert("alert_log", coach_id=self.id, channel="sms", unread_count=1, error_text=f"to {self.phone}")
+        conn.insert("game_platform_profiles", coach_id=self.id, metactf_role="coach", synced_user_id=self.account)
+        conn.insert(
+            "game_platform_onboarding", coach_id=self.id, synced_user_id=self.account, lap="l", job_id=uuid4(),
             run_token=1,
         )  # fmt: skip
-        insert(conn, "activity_logs", user_id=self.id, action="zz", ip_address="192.0.2.7")
-        insert(conn, "game_platform_sync_runs", coach_id=self.id, error_message=f"of {self.name}")
+        conn.insert("activity_logs", user_id=self.id, action="zz", ip_address="192.0.2.7")
+        conn.insert("game_platform_sync_runs", coach_id=self.id, error_message=f"of {self.name}")
         campaign(conn, created_by=self.id, coach_id=self.id)
         message(conn, self.id, self.email, "unread_alert", f"unread_alert:email:{self.id}")
         message(conn, self.id, self.phone, "unread_alert", f"unread_alert:sms:{self.id}", channel="sms")
-        insert(conn, "sms_opt_outs", phone_e164=self.phone, source="stop")
+        conn.insert("sms_opt_outs", phone_e164=self.phone, source="stop")
         left_out(conn, self.id)
         in_the_queue(conn, {"coachId": str(self.id), "note": self.name}, self.texts[0])
         return {
@@ -95,8 +81,8 @@ class Child:
         self.parent_name = f"Pat {parent.capitalize()}"
         self.name = f"Zed {word}"
         self.account = f"platform-{word}-child"
-        self.id: UUID = insert(
-            conn, "competitors", coach_id=coach, first_name="Zed", last_name=word, email_personal=self.email,
+        self.id: UUID = conn.insert(
+            "competitors", coach_id=coach, first_name="Zed", last_name=word, email_personal=self.email,
             email_school=self.school_email, parent_name=self.parent_name, parent_email=self.parent_email,
             game_platform_id=self.account, is_active=True,
         )  # fmt: skip
@@ -108,37 +94,37 @@ class Child:
     def put_everywhere(self) -> set[str]:
         """Fills every table that can have something of a competitor; returns the tables."""
         conn = self.conn
-        team = insert(conn, "teams", coach_id=self.coach, name=f"Zz {uuid4()}")
-        insert(conn, "team_members", team_id=team, competitor_id=self.id)
-        insert(
-            conn, "game_platform_profiles", competitor_id=self.id, metactf_role="user", synced_user_id=self.account,
+        team = conn.insert("teams", coach_id=self.coach, name=f"Zz {uuid4()}")
+        conn.insert("team_members", team_id=team, competitor_id=self.id)
+        conn.insert(
+            "game_platform_profiles", competitor_id=self.id, metactf_role="user", synced_user_id=self.account,
             metactf_username="quokkar-the-first", sync_error=f"no {self.email}",
         )  # fmt: skip
-        insert(
-            conn, "game_platform_challenge_solves", synced_user_id=self.account, challenge_solve_id=1,
+        conn.insert(
+            "game_platform_challenge_solves", synced_user_id=self.account, challenge_solve_id=1,
             raw_payload={"player": self.name},
         )  # fmt: skip
-        insert(
-            conn, "game_platform_flash_ctf_events", synced_user_id=self.account, event_id="e",
+        conn.insert(
+            "game_platform_flash_ctf_events", synced_user_id=self.account, event_id="e",
             raw_payload={"mail": self.email},
         )  # fmt: skip
-        insert(conn, "game_platform_sync_state", synced_user_id=self.account)
-        insert(conn, "game_platform_stats", competitor_id=self.id)
-        insert(conn, "game_platform_stats_duplicates", competitor_id=self.id)
-        insert(
-            conn, "game_platform_onboarding", competitor_id=self.id, synced_user_id=self.account, lap="l",
+        conn.insert("game_platform_sync_state", synced_user_id=self.account)
+        conn.insert("game_platform_stats", competitor_id=self.id)
+        conn.insert("game_platform_stats_duplicates", competitor_id=self.id)
+        conn.insert(
+            "game_platform_onboarding", competitor_id=self.id, synced_user_id=self.account, lap="l",
             job_id=uuid4(), run_token=1, message=self.email,
         )  # fmt: skip
-        insert(
-            conn, "activity_logs", entity_type="competitor", entity_id=self.id, action="zz", metadata={"n": self.name}
+        conn.insert(
+            "activity_logs", entity_type="competitor", entity_id=self.id, action="zz", metadata={"n": self.name}
         )
-        form = insert(
-            conn, "agreements", competitor_id=self.id, request_id="zoho-request-9",
+        form = conn.insert(
+            "agreements", competitor_id=self.id, request_id="zoho-request-9",
             signers=[{"mail": self.parent_email}], recipient_email_verification_address=self.parent_email,
         )  # fmt: skip
         sent = campaign(conn)
-        recipient = insert(
-            conn, "competitor_announcement_recipients", campaign_id=sent, competitor_id=self.id, email=self.email,
+        recipient = conn.insert(
+            "competitor_announcement_recipients", campaign_id=sent, competitor_id=self.id, email=self.email,
             email_norm=self.email.lower(), status="unconfirmed",
         )  # fmt: skip
         message(
@@ -146,21 +132,19 @@ class Child:
             campaign_recipient_id=recipient,
         )  # fmt: skip
         message(conn, self.id, self.parent_email, "parent_probe", f"parent_probe:{form}:{self.parent_email}")
-        insert(
-            conn, "email_suppressions", address_norm=self.parent_email, reason="hard_bounce", source="sendgrid event"
-        )
-        insert(
-            conn, "provider_events", provider="sendgrid", event_key=f"bounces:{hashes(self.email)[1]}:1",
+        conn.insert("email_suppressions", address_norm=self.parent_email, reason="hard_bounce", source="sendgrid event")
+        conn.insert(
+            "provider_events", provider="sendgrid", event_key=f"bounces:{hashes(self.email)[1]}:1",
             event="bounced", occurred_at="2026-01-01", competitor_id=self.id, agreement_id=form,
             reason=f"no {self.email}",
             payload={"address_sha256": hashes(self.email)[0], "url": f"?to={quote(self.email, safe='')}"},
         )  # fmt: skip
-        insert(
-            conn, "provider_events", provider="sendgrid", event_key=f"invalid:{hashes(self.parent_email)[1]}:1",
+        conn.insert(
+            "provider_events", provider="sendgrid", event_key=f"invalid:{hashes(self.parent_email)[1]}:1",
             event="invalid", occurred_at="2026-01-01", payload={"address_sha256": hashes(self.parent_email)[0]},
         )  # fmt: skip
         left_out(conn, self.id)
-        insert(conn, "messages", conversation_id=insert(conn, "conversations", type="dm"), sender_id=self.coach,
+        conn.insert("messages", conversation_id=conn.insert("conversations", type="dm"), sender_id=self.coach,
                body=f'{{"text": "about\\n{self.name}"}}')  # fmt: skip
         in_the_queue(conn, {"competitorId": str(self.id), "notes": [{"who": self.name}]}, self.email)
         return {
@@ -186,8 +170,8 @@ def hashes(address: str) -> tuple[str, str]:
 
 def campaign(conn: Connection, **values: Any) -> UUID:
     """A campaign that was sent, unless told otherwise."""
-    made: UUID = insert(
-        conn, "competitor_announcement_campaigns",
+    made: UUID = conn.insert(
+        "competitor_announcement_campaigns",
         **{"subject": "Zz", "body_markdown": "Zz", "body_html": "Zz", "status": "sent"} | values,
     )  # fmt: skip
     return made
@@ -196,8 +180,8 @@ def campaign(conn: Connection, **values: Any) -> UUID:
 def message(conn: Connection, person: UUID, address: str, kind: str, key: str, **values: Any) -> UUID:
     """A message that was sent, unless told otherwise."""
     told = {"channel": "email", "state": "delivered", "data": {"name": "Zz"}} | values
-    made: UUID = insert(
-        conn, "outbox_messages", kind=kind, recipient_ref=person, address=address, address_norm=address.lower(),
+    made: UUID = conn.insert(
+        "outbox_messages", kind=kind, recipient_ref=person, address=address, address_norm=address.lower(),
         dedupe_key=key, **told,
     )  # fmt: skip
     return made
@@ -205,27 +189,25 @@ def message(conn: Connection, person: UUID, address: str, kind: str, key: str, *
 
 def left_out(conn: Connection, person: UUID) -> None:
     """Somebody whom a run left out."""
-    insert(conn, "outbox_left_out", kind="announcement", recipient_ref=person, reason="no_email")
+    conn.insert("outbox_left_out", kind="announcement", recipient_ref=person, reason="no_email")
 
 
 def in_the_queue(conn: Connection, payload: dict[str, Any], address: str) -> None:
     """A job about somebody in each table of the queue that has texts."""
-    job = insert(
-        conn, "job_queue", task_type="zz", payload=payload, status="failed", last_error=f"refused: {address}",
+    job = conn.insert(
+        "job_queue", task_type="zz", payload=payload, status="failed", last_error=f"refused: {address}",
         completed_at="2026-01-01", dedupe_key=f"zz:{address}", output={"to": [address]},
     )  # fmt: skip
-    waiting = insert(conn, "job_queue", task_type="zz", payload=payload, run_at="9998-01-01")
-    insert(
-        conn, "job_runs", run_token=waiting.int % 2**62, job_id=job, task_type="zz", payload=payload, attempt=1,
+    waiting = conn.insert("job_queue", task_type="zz", payload=payload, run_at="9998-01-01")
+    conn.insert(
+        "job_runs", run_token=waiting.int % 2**62, job_id=job, task_type="zz", payload=payload, attempt=1,
         due_at="2026-01-01", started_at="2026-01-01", finished_at="2026-01-01", outcome="failed",
         error=f"no {address}", traceback=f"Mail('{address}')", log=f"wrote\nto {address.upper()}",
         output={"to": address}, fingerprint="0123456789ab", error_kind="Zz",
     )  # fmt: skip
-    insert(conn, "job_trash", job_id=uuid4(), job={"payload": payload}, deleted_by="zz")
-    insert(
-        conn, "job_audit", actor="zz", action="edit", job_id=job, after={"payload": payload}, reason=f"for {address}"
-    )
-    bulk = insert(conn, "job_bulk", actor="zz", words=f"text {address}")
-    insert(conn, "job_bulk_items", bulk_id=bulk, job_id=job, facts={"error": address})
-    insert(conn, "job_worker_runs", source="zz", results=[{"id": str(job), "lastError": address}])
-    insert(conn, "job_types", task_type=f"zz{job}", paused_reason=f"because of {address}", muted_reason=f"of {address}")
+    conn.insert("job_trash", job_id=uuid4(), job={"payload": payload}, deleted_by="zz")
+    conn.insert("job_audit", actor="zz", action="edit", job_id=job, after={"payload": payload}, reason=f"for {address}")
+    bulk = conn.insert("job_bulk", actor="zz", words=f"text {address}")
+    conn.insert("job_bulk_items", bulk_id=bulk, job_id=job, facts={"error": address})
+    conn.insert("job_worker_runs", source="zz", results=[{"id": str(job), "lastError": address}])
+    conn.insert("job_types", task_type=f"zz{job}", paused_reason=f"because of {address}", muted_reason=f"of {address}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 from jobdeck.core.programme.messaging import outbox
 from jobdeck.core.programme.messaging.outbox import Channel, Claimed, Intent, Kind, Policy, Result
@@ -19,16 +19,7 @@ def add_profile(conn: Connection, **columns: Any) -> UUID:
     values: dict[str, Any] = {
         "sms_notifications_enabled": True, "instant_sms_enabled": True, "email_alerts_enabled": True, "role": "coach",
     } | columns  # fmt: skip
-    person = uuid4()
-    conn.execute(
-        """
-        insert into profiles (id, email, full_name, first_name, last_name, school_name, role, sms_notifications_enabled,
-            instant_sms_enabled, email_alerts_enabled)
-        values (%(id)s, %(email)s, 'Zz', 'Zz', 'Zz', 'Zz', %(role)s::user_role, %(sms_notifications_enabled)s,
-            %(instant_sms_enabled)s, %(email_alerts_enabled)s)
-        """,
-        {"id": person, "email": f"zz{person}@example.org", **values},
-    )
+    person: UUID = conn.insert("profiles", **values)
     return person
 
 
@@ -100,8 +91,7 @@ def send_one(conn: Connection, wanted: Intent, policy: Policy | None = None, **f
 
 def state(conn: Connection, message: UUID) -> str:
     """The message's state."""
-    found: str = conn.execute("select state from outbox_messages where id = %s", (message,)).fetchall()[0][0]
-    return found
+    return str(conn.value("select state from outbox_messages where id = %s", message))
 
 
 def let_leases_end(conn: Connection) -> None:

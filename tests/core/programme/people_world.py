@@ -6,9 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID, uuid4
 
-from psycopg import sql
-from psycopg.rows import dict_row
-
 from tests.support.queue import Connection
 
 COACH, ADMIN, PUPIL = UUID(int=1), UUID(int=2), UUID(int=3)
@@ -30,11 +27,13 @@ class PeopleWorld:
     def profile(self, person: UUID, first: str, last: str, **columns: Any) -> UUID:
         values = {"id": person, "first_name": first, "last_name": last, "full_name": f"{first} {last}",
                   "email": f"zz{person}@example.org", "school_name": "Example High"}  # fmt: skip
-        self.insert("profiles", values | columns)
+        self.conn.insert("profiles", **(values | columns))
         return person
 
     def pupil(self, person: UUID, first: str, last: str, **columns: Any) -> UUID:
-        self.insert("competitors", {"id": person, "coach_id": COACH, "first_name": first, "last_name": last} | columns)
+        self.conn.insert(
+            "competitors", **({"id": person, "coach_id": COACH, "first_name": first, "last_name": last} | columns)
+        )
         return person
 
     def message(self, address: str, person: UUID | None = None, *, channel: str = "email", **columns: Any) -> UUID:
@@ -44,29 +43,17 @@ class PeopleWorld:
                   "address_norm": address.lower(), "dedupe_key": str(made), "state": "delivered", "job_id": JOB,
                   "last_event": "delivered", "accepted_at": "2026-03-01T10:00:00Z",
                   "last_event_at": "2026-03-01T10:01:00Z"}  # fmt: skip
-        self.insert("outbox_messages", values | columns)
+        self.conn.insert("outbox_messages", **(values | columns))
         return made
 
     def bar(self, address: str, reason: str = "hard_bounce", **columns: Any) -> None:
         """A block of an e-mail address, as an event makes it."""
         values = {"address_norm": address, "reason": reason, "source": "sendgrid event"}
-        self.insert("email_suppressions", values | columns)
+        self.conn.insert("email_suppressions", **(values | columns))
 
     def bar_number(self, number: str, source: str = "stop", **columns: Any) -> None:
         """A block of a number, as an event makes it."""
-        self.insert("sms_opt_outs", {"phone_e164": number, "source": source} | columns)
-
-    def insert(self, table: str, values: dict[str, Any]) -> None:
-        columns = sql.SQL(", ").join(sql.Identifier(name) for name in values)
-        marks = sql.SQL(", ").join(sql.Placeholder() for _ in values)
-        self.conn.execute(
-            sql.SQL("insert into {} ({}) values ({})").format(sql.Identifier(table), columns, marks),
-            list(values.values()),
-        )
-
-    def rows(self, query: str) -> list[dict[str, Any]]:
-        with self.conn.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(query.encode()).fetchall()
+        self.conn.insert("sms_opt_outs", **({"phone_e164": number, "source": source} | columns))
 
     def audit(self) -> list[dict[str, Any]]:
-        return self.rows("select action, before, after, reason from job_audit order by id")
+        return self.conn.rows("select action, before, after, reason from job_audit order by id")

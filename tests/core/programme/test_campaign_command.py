@@ -84,7 +84,7 @@ def test_a_campaign_is_created_with_everyone_and_its_job_in_one_step(
     row = world.campaign_row(campaign)
     assert (row["status"], row["audience"], row["created_by"]) == ("pending", "game_platform", None)
     assert "@" in row["created_by_actor"]
-    assert world.rows("select id::text, payload, dedupe_key from job_queue") == [
+    assert world.conn.rows("select id::text, payload, dedupe_key from job_queue") == [
         {"id": told["job"], "payload": {"campaignId": campaign}, "dedupe_key": f"campaign:{campaign}"}
     ]
     work(jobdeck)
@@ -96,7 +96,7 @@ def test_a_campaign_is_created_with_everyone_and_its_job_in_one_step(
 
 def test_dry_run_goes_before_yes(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     assert create(jobdeck, text, "--yes", "--dry-run").data["created"] is False
-    assert world.rows("select id from competitor_announcement_campaigns") == []
+    assert world.conn.rows("select id from competitor_announcement_campaigns") == []
 
 
 @pytest.mark.slow
@@ -172,7 +172,7 @@ def test_without_a_way_to_unsubscribe_it_is_refused(
     with world.conn.changes_nothing():
         create(jobdeck, text, "--yes").refused(1, "SENDGRID_UNSUBSCRIBE_GROUP_ID")
     told = create(jobdeck, text, "--yes", "--allow-without-unsubscribe").data
-    payload = world.row("select payload from job_queue")["payload"]
+    payload = world.conn.row("select payload from job_queue")["payload"]
     assert payload == {"campaignId": told["campaign"], "allowWithoutUnsubscribe": True}
 
 
@@ -210,12 +210,12 @@ def test_show_masks_addresses_and_reveals_them_only_with_a_reason(
     assert "a…@example.org" in masked.out
     assert "a@example.org" not in masked.out
     assert "no_email" in masked.out
-    assert world.rows("select action from job_audit where action = 'reveal'") == []
+    assert world.conn.rows("select action from job_audit where action = 'reveal'") == []
     shown = jobdeck("campaign", "show", campaign, "--reveal", "a parent called", "--json").data
     assert {one["address"] for one in shown["recipients"] if one["outbox_id"]} == {
         "a@example.org", "b@example.org", "c@example.org",
     }  # fmt: skip
-    assert world.rows("select reason from job_audit where action = 'reveal'") == [{"reason": "a parent called"}]
+    assert world.conn.rows("select reason from job_audit where action = 'reveal'") == [{"reason": "a parent called"}]
     jobdeck("campaign", "show", campaign, "--reveal", " ").refused(1, "reason")
 
 
@@ -263,7 +263,7 @@ def test_uncertain_ones_need_a_decision_which_is_audited(jobdeck: Jobdeck, world
     work(jobdeck)
     assert world.statuses(campaign) == {"unconfirmed": 60}
     assert len(world.sandbox.sendgrid.accepted.repeated()) == 20
-    actions = [row["action"] for row in world.rows("select action from job_audit order by id")]
+    actions = [row["action"] for row in world.conn.rows("select action from job_audit order by id")]
     assert actions == ["send again", "resume campaign"]
 
 
@@ -315,7 +315,7 @@ def test_retrying_the_failed_job_mails_the_unsent(
     key = world.sandbox.settings_env()["SENDGRID_API_KEY"]
     monkeypatch.setenv("SENDGRID_API_KEY", "SG.wrong")
     work(jobdeck)
-    failed = world.row("select status, last_error from job_queue")
+    failed = world.conn.row("select status, last_error from job_queue")
     assert failed["status"] == "failed"
     assert "SENDGRID_API_KEY" in failed["last_error"]
     monkeypatch.setenv("SENDGRID_API_KEY", key)
@@ -365,12 +365,12 @@ def test_an_operator_creates_shows_reveals_and_resumes_and_the_worker_pulls(
     jobdeck("events", "pull").refused(1, "Only members of job_worker may")
     asked = ("--payload", f'{{"campaignId": "{campaign}"}}', "--dry-run", "--json")
     assert jobdeck("enqueue", "competitor_announcement_dispatch", *asked).data["effects"] is not None
-    told = {row["action"]: row["actor"] for row in world.rows("select action, actor from job_audit")}
+    told = {row["action"]: row["actor"] for row in world.conn.rows("select action, actor from job_audit")}
     assert {"create campaign", "reveal", "resume campaign"} <= told.keys()
     assert all("test_job_operator" in actor for actor in told.values())
     monkeypatch.setenv("DATABASE_URL", people.address(database_url, "job_worker"))
     assert jobdeck("events", "pull", "--json").data["failed"] == 0
-    (pulled,) = world.rows("select actor, after from job_audit where action = 'pull events'")
+    (pulled,) = world.conn.rows("select actor, after from job_audit where action = 'pull events'")
     assert "test_job_worker" in pulled["actor"]
     assert "b…@example.org" in {event["address"] for event in pulled["after"]["events"]}
     assert "b@example.org" not in repr(pulled)
@@ -392,7 +392,7 @@ def test_a_retried_job_whose_campaign_was_sent_meanwhile_ends_harmlessly(
     work(jobdeck)
     assert len(world.mailed) == 3
     assert world.campaign_row(told["campaign"])["status"] == "sent"
-    assert world.rows("select status from job_queue") == []
+    assert world.conn.rows("select status from job_queue") == []
 
 
 @pytest.mark.slow
@@ -405,10 +405,10 @@ def test_a_job_that_would_run_again_is_refused_where_its_campaign_is_a_draft_by_
     ran = jobdeck("run-again", told["job"], "--json")
     assert ran.code == 1
     assert "campaignId: the campaign is a draft" in ran.data["results"][0]["message"]
-    assert world.rows("select id from job_queue") == []
+    assert world.conn.rows("select id from job_queue") == []
     world.conn.execute("update competitor_announcement_campaigns set status = 'sent'")
     assert jobdeck("run-again", told["job"]).code == 0
-    assert len(world.rows("select id from job_queue")) == 1
+    assert len(world.conn.rows("select id from job_queue")) == 1
 
 
 def test_a_provider_that_refuses_the_key_is_one_sentence(
@@ -428,7 +428,7 @@ def test_shared_options_stand_anywhere(jobdeck: Jobdeck, world: MailWorld) -> No
 def test_receipts_of_a_job_outlive_it(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
     told = create(jobdeck, text, "--yes").data
     work(jobdeck)
-    assert world.rows("select id from job_queue") == []
+    assert world.conn.rows("select id from job_queue") == []
     listed = jobdeck("receipts", told["job"], "--json").data["receipts"]
     assert sorted((one["state"], one["left_out"]) for one in listed) == [
         ("accepted", None), ("accepted", None), ("accepted", None),
@@ -448,7 +448,7 @@ def test_receipts_show_whole_addresses_only_with_a_reason(jobdeck: Jobdeck, worl
     told = create(jobdeck, text, "--yes").data
     work(jobdeck)
     assert "a@example.org" in jobdeck("receipts", told["job"], "--reveal", "a parent called").out
-    assert world.rows("select job_id::text, reason from job_audit where action = 'reveal'") == [
+    assert world.conn.rows("select job_id::text, reason from job_audit where action = 'reveal'") == [
         {"job_id": told["job"], "reason": "a parent called"}
     ]
     jobdeck("receipts", told["job"], "--reveal", "").refused(1, "reason")

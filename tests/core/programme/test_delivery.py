@@ -53,7 +53,7 @@ def test_mail_and_texts_go_out_and_carry_their_ids(mail: MailWorld) -> None:
     sent = mail.sandbox.sendgrid.accepted.all[0]
     assert sent.custom_args == {"email_type": "unread_alert", "outbox_id": str(decisions[0].id)}
     assert sent.categories == ("unread_alert",)
-    row = mail.row("select provider_message_id, segments from outbox_messages where channel = 'sms'")
+    row = mail.conn.row("select provider_message_id, segments from outbox_messages where channel = 'sms'")
     assert row == {"provider_message_id": mail.sandbox.twilio.accepted.all[0].message_id, "segments": 1}
     assert [step[:2] for step in context.steps] == [(1, 3), (2, 3), (3, 3)]
 
@@ -73,7 +73,7 @@ def test_what_depends_on_a_message_changes_with_it_or_not_at_all(mail: MailWorld
     context.close()
     assert seen == ["accepted"]
     assert states(mail, decisions) == ["sending"]
-    assert mail.rows("select id from profiles where last_unread_alert_at is not null") == []
+    assert mail.conn.rows("select id from profiles where last_unread_alert_at is not null") == []
     let_leases_end(mail.conn)
     outbox.sweep(mail.conn)
     again = mail.context()
@@ -105,7 +105,7 @@ def test_stop_and_unusable_numbers(mail: MailWorld) -> None:
     done = deliver(context, decisions, render)
     context.close()
     assert dict(done.by_class) == {"opted_out": 1, "number_unusable": 1}
-    assert mail.rows("select phone_e164, source from sms_opt_outs order by 1") == [
+    assert mail.conn.rows("select phone_e164, source from sms_opt_outs order by 1") == [
         {"phone_e164": "+15005550009", "source": "unusable"},
         {"phone_e164": "+15005551000", "source": "error_21610"},
     ]

@@ -16,7 +16,7 @@ from jobdeck.core.programme.erasure import erase
 from jobdeck.core.programme.events import hand_on
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.settings import Settings
-from tests.core.programme.erasure_world import KEY, QUEUE, Child, Coach, campaign, insert, message
+from tests.core.programme.erasure_world import KEY, QUEUE, Child, Coach, campaign, message
 from tests.support.dump import dumped, places
 from tests.support.queue import Connection
 
@@ -112,7 +112,7 @@ class TestNothingIsLeft:
             "base64": base64.b64encode(text).decode(),
             "compressed": base64.b64encode(zlib.compress(text)).decode(),
         }[form]
-        insert(conn, "job_alarms", name=made)
+        conn.insert("job_alarms", name=made)
         assert places(dumped(conn), ["zzhidden@zz.example"]) == {"job_alarms": {"zzhidden@zz.example"}}
 
     @pytest.mark.slow
@@ -184,11 +184,11 @@ class TestSpellings:
             ident.replace("-", ""),
         ]
         for at, text in enumerate(texts):
-            insert(
-                conn, "job_queue", task_type="zz", dedupe_key=f"a{text}", concurrency_key=text, payload={"a": [[text]]}
+            conn.insert(
+                "job_queue", task_type="zz", dedupe_key=f"a{text}", concurrency_key=text, payload={"a": [[text]]}
             )
-            insert(conn, "job_bulk", actor="zz", words=f"{at} {text}")
-            insert(conn, "conversations", type="dm", title=text)
+            conn.insert("job_bulk", actor="zz", words=f"{at} {text}")
+            conn.insert("conversations", type="dm", title=text)
         found = erased(conn, "competitor", child.id)
         assert places(dumped(conn), [*child.texts, *texts]) == {}
         assert [one for one in found if one.remains] == []
@@ -204,7 +204,7 @@ class TestSpellings:
             f"1{area}{office}{line}",
         ]
         for form in forms:
-            insert(conn, "conversations", type="dm", title=f"call {form}!")
+            conn.insert("conversations", type="dm", title=f"call {form}!")
         erased(conn, "profile", coach.id)
         assert places(dumped(conn), forms) == {}
 
@@ -212,7 +212,7 @@ class TestSpellings:
     def test_a_short_id_is_erased_in_its_fields_alone(self, conn: Connection, child: Child) -> None:
         conn.execute("update competitors set game_platform_id = '4711'")
         payload = {"who": {"synced_user_id": 4711, "syncedUserId": "4711", "n": 4711, "note": "4711"}}
-        job = insert(conn, "job_queue", task_type="zz", payload=payload)
+        job = conn.insert("job_queue", task_type="zz", payload=payload)
         found = erased(conn, "competitor", child.id)
         who = conn.value("select payload -> 'who' from job_queue where id = %s", job)
         gone = conn.value("select job_erased_mark()")
@@ -223,7 +223,7 @@ class TestSpellings:
     @pytest.mark.parametrize("key", ["competitorIds", "coachIds"])
     def test_a_job_for_several_people_runs_for_the_others(self, conn: Connection, child: Child, key: str) -> None:
         other = str(uuid4())
-        job = insert(conn, "job_queue", task_type="zz", payload={key: [str(child.id), other]})
+        job = conn.insert("job_queue", task_type="zz", payload={key: [str(child.id), other]})
         erased(conn, "competitor", child.id)
         assert conn.rows("select status, payload from job_queue where id = %s", job) == [
             {"status": "pending", "payload": {key: [other]}}
@@ -231,8 +231,8 @@ class TestSpellings:
 
     @pytest.mark.slow
     def test_a_series_for_the_person_is_left_and_listed(self, conn: Connection, coach: Coach) -> None:
-        series = insert(
-            conn, "job_queue", task_type="zz", payload={"coachId": str(coach.id)}, is_recurring=True,
+        series = conn.insert(
+            "job_queue", task_type="zz", payload={"coachId": str(coach.id)}, is_recurring=True,
             recurrence_interval_minutes=5,
         )  # fmt: skip
         found = erased(conn, "profile", coach.id)
@@ -243,14 +243,14 @@ class TestSpellings:
         self, conn: Connection, coach: Coach, child: Child
     ) -> None:
         conn.execute("update competitors set game_platform_id = 'platform-quokkar'")
-        longer = insert(
-            conn, "competitors", coach_id=coach.id, first_name="Zed", last_name="Quokkar Smith",
+        longer = conn.insert(
+            "competitors", coach_id=coach.id, first_name="Zed", last_name="Quokkar Smith",
             email_personal=f"ann.{child.email}", email_school="zzschool@zz.example",
             parent_email=f"x-{child.parent_email}", game_platform_id="eu-platform-quokkar", is_active=True,
         )  # fmt: skip
         texts = [f"dear Zed Quokkar Smith <ann.{child.email}>", "eu-platform-quokkar", f"(x-{child.parent_email})"]
         for text in texts:
-            insert(conn, "conversations", type="dm", title=text)
+            conn.insert("conversations", type="dm", title=text)
         before = conn.rows("select * from competitors where id = %s", longer)
         found = erased(conn, "competitor", child.id)
         assert conn.rows("select * from competitors where id = %s", longer) == before
@@ -285,8 +285,8 @@ class TestRefusals:
     def test_somebody_whom_a_running_campaign_is_still_to_reach(
         self, conn: Connection, child: Child, status: str, request: pytest.FixtureRequest
     ) -> None:
-        insert(
-            conn, "competitor_announcement_recipients", campaign_id=campaign(conn, status="sending"),
+        conn.insert(
+            "competitor_announcement_recipients", campaign_id=campaign(conn, status="sending"),
             competitor_id=child.id, email=child.email, email_norm=child.email.lower(), status=status,
         )  # fmt: skip
         request.getfixturevalue("unchanged")
@@ -294,8 +294,8 @@ class TestRefusals:
 
     @pytest.mark.slow
     def test_somebody_whom_a_running_campaign_has_reached_is_erased(self, conn: Connection, child: Child) -> None:
-        insert(
-            conn, "competitor_announcement_recipients", campaign_id=campaign(conn, status="sending"),
+        conn.insert(
+            "competitor_announcement_recipients", campaign_id=campaign(conn, status="sending"),
             competitor_id=child.id, email=child.email, email_norm=child.email.lower(), status="unconfirmed",
         )  # fmt: skip
         erased(conn, "competitor", child.id)
@@ -337,8 +337,8 @@ class TestRefusals:
     def test_somebody_whom_a_running_job_is_about(
         self, conn: Connection, child: Child, request: pytest.FixtureRequest
     ) -> None:
-        job = insert(
-            conn, "job_queue", task_type="zz", payload={"competitorId": str(child.id)}, status="running", run_token=1,
+        job = conn.insert(
+            "job_queue", task_type="zz", payload={"competitorId": str(child.id)}, status="running", run_token=1,
             lease_expires_at="9998-01-01", locked_by="w",
         )  # fmt: skip
         request.getfixturevalue("unchanged")
@@ -356,7 +356,7 @@ class TestRefusals:
         self, conn: Connection, child: Child, request: pytest.FixtureRequest
     ) -> None:
         conn.execute("create table medals (who uuid references competitors (id))")
-        insert(conn, "medals", who=child.id)
+        conn.insert("medals", who=child.id)
         request.getfixturevalue("unchanged")
         self.refused(conn, "competitor", child.id, "The table medals, which is not Jobdeck's, refers to this person")
 

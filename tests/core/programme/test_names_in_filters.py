@@ -31,13 +31,7 @@ def jobs(conn: Connection) -> dict[UUID, UUID]:
     """A job of each coach, by the coach."""
     for coach, name in ((KIM, "Amara Kim"), (LIND, "Bo Lind"), (KIMURA, "Cato Kimura")):
         first, last = name.split()
-        conn.execute(
-            """
-            INSERT INTO profiles (id, email, role, full_name, first_name, last_name, school_name)
-            VALUES (%s, %s, 'coach', %s, %s, %s, 'Example High')
-            """,
-            (coach, f"{coach}@example.org", name, first, last),
-        )
+        conn.insert("profiles", id=coach, role="coach", full_name=name, first_name=first, last_name=last)
     return {
         coach: producer.enqueue(conn, NewJob("cli_echo", {"coachId": str(coach)}), actor="test").job_id
         for coach in (KIM, LIND, KIMURA, GONE)

@@ -222,25 +222,15 @@ def test_a_number_that_cannot_hear_is_not_tried_again(conn: Connection) -> None:
 
 def _campaign(conn: Connection, status: str, campaign_status: str = "sent") -> tuple[UUID, UUID]:
     coach = add_profile(conn)
-    competitor = conn.execute(
-        "insert into competitors (coach_id, first_name, last_name) values (%s, 'Zz', 'Zz') returning id", (coach,)
-    ).fetchall()[0][0]
-    campaign = conn.execute(
-        "insert into competitor_announcement_campaigns (subject, body_markdown, body_html, status) "
-        "values ('s', 'm', 'h', %s) returning id",
-        (campaign_status,),
-    ).fetchall()[0][0]
-    conn.execute(
-        "insert into competitor_announcement_recipients (campaign_id, competitor_id, email, status) "
-        "values (%s, %s, 'zz@example.org', %s)",
-        (campaign, competitor, status),
-    )
+    competitor = conn.insert("competitors", coach_id=coach)
+    campaign = conn.insert("competitor_announcement_campaigns", status=campaign_status)
+    conn.insert("competitor_announcement_recipients", campaign_id=campaign, competitor_id=competitor,
+                email="zz@example.org", status=status)  # fmt: skip
     return campaign, competitor
 
 
 def _recipient(conn: Connection) -> str:
-    found: str = conn.execute("select status from competitor_announcement_recipients").fetchall()[0][0]
-    return found
+    return str(conn.value("select status from competitor_announcement_recipients"))
 
 
 def test_mail_that_the_original_sent_is_followed_too(conn: Connection) -> None:

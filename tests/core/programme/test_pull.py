@@ -47,7 +47,9 @@ def test_what_became_of_mail_is_pulled(mail: MailWorld) -> None:
     assert [state(mail.conn, one) for one in messages] == ["delivered", "bounced", "blocked", "dropped", "accepted"]
     assert found.sources == {"bounces": 1, "blocks": 1, "log": 4}
     assert found.failed == 0
-    assert mail.rows("select address_norm, reason from email_suppressions where reason = 'hard_bounce' order by 1") == [
+    assert mail.conn.rows(
+        "select address_norm, reason from email_suppressions where reason = 'hard_bounce' order by 1"
+    ) == [
         {"address_norm": "p1@example.org", "reason": "hard_bounce"},
         {"address_norm": "p3@example.org", "reason": "hard_bounce"},
     ]
@@ -60,7 +62,7 @@ def test_a_drop_for_the_text_of_a_mail_leaves_its_whole_audience_mailable(mail: 
     mail.dispatch(campaign)
     pull(mail)
     assert mail.statuses(campaign) == {"dropped": 5}
-    assert mail.rows("select 1 from email_suppressions") == []
+    assert mail.conn.rows("select 1 from email_suppressions") == []
 
 
 def test_pulling_twice_finds_nothing_new(mail: MailWorld) -> None:
@@ -89,7 +91,7 @@ def test_unsubscribes_and_complaints_are_pulled(mail: MailWorld) -> None:
         more = {"asm_group_id": UNSUBSCRIBE_GROUP} if event == "group_unsubscribe" else {}
         mail.sandbox.sendgrid.report(event, one, **more)
     pull(mail)
-    assert mail.rows("select address_norm, reason, scope from email_suppressions order by 1") == [
+    assert mail.conn.rows("select address_norm, reason, scope from email_suppressions order by 1") == [
         {"address_norm": "p0@example.org", "reason": "spam", "scope": "all"},
         {"address_norm": "p1@example.org", "reason": "global_unsub", "scope": "all"},
         {"address_norm": "p2@example.org", "reason": "group_unsub", "scope": "announcements"},
@@ -97,7 +99,7 @@ def test_unsubscribes_and_complaints_are_pulled(mail: MailWorld) -> None:
 
 
 def bars(mail: MailWorld) -> list[str]:
-    found = mail.rows("select address_norm, reason from email_suppressions order by 1, 2")
+    found = mail.conn.rows("select address_norm, reason from email_suppressions order by 1, 2")
     return [f"{row['address_norm'].split('@')[0]} {row['reason']}" for row in found]
 
 
@@ -291,10 +293,10 @@ def test_texts_are_asked_about(mail: MailWorld) -> None:
     messages = send(mail, 4, "sms")
     found = pull(mail)
     assert [state(mail.conn, one) for one in messages] == ["delivered", "bounced", "bounced", "accepted"]
-    assert mail.rows("select error_code from outbox_messages where error_code is not null order by 1") == [
+    assert mail.conn.rows("select error_code from outbox_messages where error_code is not null order by 1") == [
         {"error_code": "30006"}, {"error_code": "30007"},
     ]  # fmt: skip
-    assert mail.rows("select phone_e164, source from sms_opt_outs") == [
+    assert mail.conn.rows("select phone_e164, source from sms_opt_outs") == [
         {"phone_e164": "+15005551002", "source": "unusable"}
     ]
     assert found.warnings == []
@@ -310,7 +312,7 @@ def test_a_sender_that_carriers_do_not_know_is_an_alarm(mail: MailWorld) -> None
 def test_stop_is_pulled(mail: MailWorld) -> None:
     mail.sandbox.twilio.stop("+15005551111")
     pull(mail)
-    assert mail.rows("select phone_e164, source, cleared_at from sms_opt_outs") == [
+    assert mail.conn.rows("select phone_e164, source, cleared_at from sms_opt_outs") == [
         {"phone_e164": "+15005551111", "source": "stop", "cleared_at": None}
     ]
 

@@ -20,12 +20,7 @@ from tests.support.queue import Connection
 
 @pytest.fixture
 def world(conn: Connection) -> Iterator[MailWorld]:
-    conn.execute(
-        """
-        insert into job_workers (id, host, pid, mode, version, concurrency, task_types, started_at)
-        values ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')
-        """
-    )
+    conn.insert("job_workers")
     with Sandbox(people=False) as sandbox:
         yield MailWorld(conn, sandbox)
 
@@ -90,7 +85,7 @@ def test_where_nothing_is_sent_nobody_is_asked_and_nothing_is_expected(world: Ma
     world.sandbox.forget()
     assert rounds(world, worker_settings(world.sandbox, SENDGRID_API_KEY=None, SMS_PROVIDER=None)) == 0
     assert asked(world) == set()
-    assert world.rows("select part from job_upkeep where part like 'pulling %%'") == []
+    assert world.conn.rows("select part from job_upkeep where part like 'pulling %%'") == []
 
 
 def test_a_provider_that_is_away_holds_up_no_other(world: MailWorld, caplog: pytest.LogCaptureFixture) -> None:
@@ -99,7 +94,7 @@ def test_a_provider_that_is_away_holds_up_no_other(world: MailWorld, caplog: pyt
     assert rounds(world) == 2
     assert state(world.conn, messages[0]) == "delivered"
     assert "could not be pulled" in caplog.text
-    assert world.rows("select 1 from provider_cursors where name = 'sendgrid:bounces'") == []
+    assert world.conn.rows("select 1 from provider_cursors where name = 'sendgrid:bounces'") == []
 
 
 @pytest.mark.slow
@@ -137,12 +132,12 @@ def test_a_pull_by_hand_counts_too(world: MailWorld) -> None:
 @pytest.mark.slow
 def test_a_pull_of_upkeep_is_in_the_audit_only_with_new_events(world: MailWorld) -> None:
     rounds(world)
-    assert world.rows("select 1 from job_audit where action = 'pull events'") == []
+    assert world.conn.rows("select 1 from job_audit where action = 'pull events'") == []
     send(world, 1)
     later(world, "1 hour")
     rounds(world)
-    (row,) = world.rows("select actor, after -> 'new' as new from job_audit where action = 'pull events'")
+    (row,) = world.conn.rows("select actor, after -> 'new' as new from job_audit where action = 'pull events'")
     assert row["new"] == 1
     assert row["actor"].startswith("upkeep")
     pull(world)
-    assert len(world.rows("select 1 from job_audit where action = 'pull events'")) == 2
+    assert len(world.conn.rows("select 1 from job_audit where action = 'pull events'")) == 2

@@ -118,12 +118,7 @@ class TestApplier:
 
     @pytest.fixture(autouse=True)
     def worker(self, conn: Connection) -> None:
-        conn.execute(
-            """
-            insert into job_workers (id, host, pid, mode, version, concurrency, task_types, started_at)
-            values ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')
-            """
-        )
+        conn.insert("job_workers")
 
     @staticmethod
     def settings(**values: Any) -> Settings:

@@ -11,7 +11,7 @@ import pytest
 from tests.core.programme.outbox_support import add_profile, intent, put_one
 from tests.support.people import make_groups
 from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection
+from tests.support.queue import Connection, ago
 from tests.support.schema import install_everything
 
 pytestmark = pytest.mark.installation
@@ -103,22 +103,16 @@ def test_a_ledger_from_before_an_outcome_had_its_time_is_brought_up(conn: Connec
 
 
 def _conversation(conn: Connection, *people: UUID) -> UUID:
-    conversation: UUID = conn.execute("insert into conversations (type) values ('group') returning id").fetchall()[0][0]
+    conversation: UUID = conn.insert("conversations", type="group")
     for person in people:
-        conn.execute(
-            "insert into conversation_members (conversation_id, user_id, joined_at) "
-            "values (%s, %s, now() - interval '1 day')",
-            (conversation, person),
-        )
+        conn.insert("conversation_members", conversation_id=conversation, user_id=person, joined_at=ago("1 day"))
     return conversation
 
 
 def _message(conn: Connection, conversation: UUID, sender: UUID, *, age: str = "1 hour", **columns: Any) -> UUID:
-    message: UUID = conn.execute(
-        "insert into messages (conversation_id, sender_id, body, created_at, high_priority, metadata) "
-        "values (%s, %s, 'zztext', now() - %s::interval, %s, %s::jsonb) returning id",
-        (conversation, sender, age, columns.get("high_priority", False), columns.get("metadata", "{}")),
-    ).fetchall()[0][0]
+    message: UUID = conn.insert(
+        "messages", conversation_id=conversation, sender_id=sender, body="zztext", created_at=ago(age), **columns
+    )
     return message
 
 
@@ -140,10 +134,8 @@ def test_what_counts_as_unread(conn: Connection) -> None:
     _message(conn, talk, writer, metadata=f'{{"private_to": "{reader}"}}')
     _message(conn, talk, writer, metadata='{"private_to": "not an id"}')
     _message(conn, talk, writer, age="2 days")
-    conn.execute("insert into message_read_receipts (message_id, user_id) values (%s, %s)", (read, reader))
-    conn.execute(
-        "insert into message_user_state (user_id, message_id, archived_at) values (%s, %s, now())", (reader, archived)
-    )
+    conn.insert("message_read_receipts", message_id=read, user_id=reader)
+    conn.insert("message_user_state", user_id=reader, message_id=archived, archived_at="now")
     assert _unread(conn, reader) == 2
     assert own != plain
     assert _unread(conn, other) == 0

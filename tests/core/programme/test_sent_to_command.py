@@ -49,24 +49,29 @@ class TestMessages:
         sister = persons.pupil(uuid4(), "Ann", "Turing", parent_email="zzparent@example.org")
         probe = persons.message("zzparent@example.org", PUPIL, kind="parent_probe")
         for child in (PUPIL, sister):
-            persons.insert("agreements", {"competitor_id": child, "request_id": "r",
-                                        "recipient_email_verification_outbox_id": probe})  # fmt: skip
+            persons.conn.insert(
+                "agreements", competitor_id=child, request_id="r", recipient_email_verification_outbox_id=probe,
+            )  # fmt: skip
         assert ids(jobdeck, str(PUPIL)) == ids(jobdeck, str(sister)) == [str(probe)]
         assert ids(jobdeck, "zzparent@example.org") == [str(probe)]
 
     @pytest.mark.slow
     def test_what_the_original_sent_is_listed_too(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
-        persons.insert("competitor_announcement_campaigns",
-                     {"id": CAMPAIGN, "subject": "s", "body_markdown": "b", "body_html": "b", "status": "sent",
-                      "completed_at": "2026-01-03T00:00:00Z"})  # fmt: skip
-        persons.insert("competitor_announcement_recipients",
-                     {"campaign_id": CAMPAIGN, "competitor_id": PUPIL, "email": "ZZalan@example.org",
-                      "status": "unconfirmed", "opened_at": "2026-01-04T00:00:00Z"})  # fmt: skip
-        persons.insert("agreements", {"competitor_id": PUPIL, "request_id": "r",
-                                    "recipient_email_verification_sent_at": "2026-01-02T00:00:00Z",
-                                    "recipient_email_verification_status": "bounce"})  # fmt: skip
-        persons.insert("alert_log", {"coach_id": COACH, "channel": "sms", "unread_count": 2,
-                                   "sent_at": "2026-01-01T00:00:00Z"})  # fmt: skip
+        persons.conn.insert(
+            "competitor_announcement_campaigns", id=CAMPAIGN, status="sent",
+            completed_at="2026-01-03T00:00:00Z",
+        )  # fmt: skip
+        persons.conn.insert(
+            "competitor_announcement_recipients", campaign_id=CAMPAIGN, competitor_id=PUPIL, email="ZZalan@example.org",
+            status="unconfirmed", opened_at="2026-01-04T00:00:00Z",
+        )  # fmt: skip
+        persons.conn.insert(
+            "agreements", competitor_id=PUPIL, request_id="r",
+            recipient_email_verification_sent_at="2026-01-02T00:00:00Z", recipient_email_verification_status="bounce",
+        )  # fmt: skip
+        persons.conn.insert(
+            "alert_log", coach_id=COACH, channel="sms", unread_count=2, sent_at="2026-01-01T00:00:00Z",
+        )  # fmt: skip
         pupil = jobdeck("sent-to", str(PUPIL), "--json").data["messages"]
         assert [(one["kind"], one["state"], one["last_event"], one["sender"]) for one in pupil] == [
             ("announcement", "accepted", "open", "original"),

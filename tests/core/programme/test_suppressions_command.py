@@ -30,7 +30,7 @@ class TestList:
     def test_the_shape_of_the_json_is_the_one_that_is_documented(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         persons.bar("zzada@example.org", created_at="2026-01-01T00:00:00Z")
         found = jobdeck("suppressions", "list", "--json").data
-        row = persons.rows("select id::text from email_suppressions")[0]
+        row = persons.conn.rows("select id::text from email_suppressions")[0]
         assert found == {
             "suppressions": [{
                 "id": row["id"], "channel": "email", "address": "z…@example.org", "kind": "hard_bounce",
@@ -69,7 +69,7 @@ class TestList:
         with persons.conn.transaction():
             persons.conn.execute("set local track_functions = 'all'")
             persons.conn.execute("select outbox_blocks_of(%s, null)", (COACH,))
-            calls = persons.rows(
+            calls = persons.conn.rows(
                 "select calls from pg_stat_xact_user_functions where funcname = 'competition_addresses_of'"
             )
         assert calls[0]["calls"] <= 2  # once by the planner, for its estimate
@@ -117,7 +117,7 @@ class TestAdd:
         ]
         assert listed(jobdeck) == [(channel, shown, "manual")]
         normal = "zznew@example.org" if channel == "email" else "+15005550009"
-        found = persons.rows(f"select outbox_suppression('unread_alert', '{channel}', '{normal}') as why")
+        found = persons.conn.rows(f"select outbox_suppression('unread_alert', '{channel}', '{normal}') as why")
         assert found[0]["why"] is not None
 
     def test_the_audit_has_the_reason_and_no_address(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
@@ -135,7 +135,7 @@ class TestAdd:
 
     def test_only_announcements_can_be_blocked(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         jobdeck("suppressions", "add", "zznew@example.org", "--scope", "announcements", "--reason", "asked", "--yes")
-        verdicts = persons.rows(
+        verdicts = persons.conn.rows(
             "select outbox_suppression('announcement', 'email', 'zznew@example.org') is null as announced, "
             "outbox_suppression('unread_alert', 'email', 'zznew@example.org') is null as alerted"
         )
@@ -208,7 +208,7 @@ class TestLift:
         found = jobdeck("suppressions", "lift", "500-555-0001", "--reason", "asked", "--yes", "--json").data["lifted"]
         assert [one["kind"] for one in found] == [source]
         assert words in found[0]["remains"]
-        assert persons.rows("select outbox_suppression('unread_alert', 'sms', '+15005550001') as why") == [
+        assert persons.conn.rows("select outbox_suppression('unread_alert', 'sms', '+15005550001') as why") == [
             {"why": None}
         ]
 

@@ -160,10 +160,7 @@ class TestTheNext:
             conn.add()
             assert conn.run_once().recorded is RunOutcome.SUCCEEDED
             conn.execute("UPDATE job_upkeep SET succeeded_at = now() WHERE part <> 'partitions'")
-            conn.execute(
-                "INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types, started_at) "
-                "VALUES ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')"
-            )
+            conn.insert("job_workers")
             conn.execute("UPDATE job_upkeep SET succeeded_at = now() - interval '13 hours' WHERE part = 'partitions'")
             (found,) = (one for one in health().run(conn).findings if one.signal == "upkeep")
             assert found.verdict is Verdict.CRITICAL
@@ -287,10 +284,7 @@ class TestPruning:
     @pytest.mark.slow
     def test_after_three_days_it_is_an_alarm(self, conn: Connection, other: Connection) -> None:
         old_partition(conn)
-        conn.execute(
-            "INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types, started_at) "
-            "VALUES ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')"
-        )
+        conn.insert("job_workers")
         other.execute("LOCK TABLE job_runs IN ACCESS SHARE MODE")
 
         def found(days: int) -> list[str]:

@@ -17,12 +17,7 @@ class TestUpkeep:
 
     @pytest.fixture(autouse=True)
     def worker(self, conn: Connection) -> None:
-        conn.execute(
-            """
-            INSERT INTO job_workers (id, host, pid, mode, version, concurrency, task_types, started_at)
-            VALUES ('w', 'h', 1, 'worker', '1', 1, '{alpha}', now() - interval '1 hour')
-            """
-        )
+        conn.insert("job_workers")
         # The schema of a test's database may have been installed minutes ago.
         conn.execute("UPDATE job_upkeep SET succeeded_at = now()")
 

@@ -98,7 +98,7 @@ async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
 
 @pytest.mark.slow
 async def test_the_dialog_names_the_command_that_lifts_the_same_block(settings: Settings, world: PeopleWorld) -> None:
-    block = world.rows("select id from email_suppressions where reason = 'hard_bounce'")[0]["id"]
+    block = world.conn.rows("select id from email_suppressions where reason = 'hard_bounce'")[0]["id"]
     async with live(settings, "B", "j", "j", "enter", "enter", *"why") as desk:
         text = "".join(desk.screen_text().replace("│", " ").split())
         assert f"jobdecksuppressionslift{block}--reasonwhy--yes" in text
