@@ -64,8 +64,9 @@ class MailWorld:
 
     def profile(self, person: UUID | None = None, *, role: str = "coach", **columns: Any) -> UUID:
         person = person or uuid4()
-        names = {"full_name": "Zzname Marked", "first_name": "Zzname", "last_name": "Marked"}
-        self.conn.insert("profiles", id=person, role=role, **(names | columns))
+        given = {"email": f"zzprofile-{person}@example.org", "full_name": "Zzname Marked", "first_name": "Zzname",
+                 "last_name": "Marked", "school_name": "Example High"} | columns  # fmt: skip
+        self.conn.insert("profiles", id=person, role=role, **given)
         return person
 
     def competitor(self, **columns: Any) -> UUID:

@@ -96,10 +96,8 @@ class NoticeWorld(MailWorld):
         minor = {name.removeprefix("c_"): value for name, value in columns.items() if name.startswith("c_")}
         competitor = self.competitor(parent_email=address, **minor)
         own = {name: value for name, value in columns.items() if not name.startswith("c_")}
-        form: UUID = self.conn.insert(
-            "agreements", competitor_id=competitor, provider="zoho", template_kind="minor", created_at=ago(age),
-            **({"request_id": str(uuid4())} | own),
-        )  # fmt: skip
+        usual = {"provider": "zoho", "template_kind": "minor", "request_id": str(uuid4()), "created_at": ago(age)}
+        form: UUID = self.conn.insert("agreements", competitor_id=competitor, **(usual | own))
         return form
 
     def probe_of(self, form: UUID) -> Json:

@@ -21,7 +21,7 @@ from tests.core.handlers.world import World
 from tests.support.context import sandbox_settings
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import STANDING, bury, worker_process
-from tests.support.working import enqueue, outcomes, quick_settings, working
+from tests.support.working import quick_settings, working
 
 pytestmark = pytest.mark.slow
 
@@ -84,7 +84,7 @@ def _killed(world: World, folder: Path, nth: int, *, after: bool, concurrency: i
 def _finished(world: World, job: UUID) -> None:
     settings = quick_settings().having(sandbox_settings(world.sandbox, GAME_PLATFORM_RATE_PER_SECOND="1000"))
     with working(_url(world), *load(), settings=settings):
-        until(lambda: outcomes(world.conn, job)[-1:] == ["succeeded"], "the end of the job")
+        until(lambda: world.conn.outcomes(job)[-1:] == ["succeeded"], "the end of the job")
 
 
 def _judge(world: World, people: list[UUID], before: int = 0) -> None:
@@ -112,10 +112,10 @@ def test_onboarding_competitors_killed_at_any_request_ends_with_one_account_each
 ) -> None:
     coach = world.coach()
     people = [coach, *(world.candidate(coach) for _ in range(2))]
-    job = enqueue(world.conn, "game_platform_onboard_competitors", concurrency_key="onboard")
+    job = world.conn.add("game_platform_onboard_competitors", concurrency_key="onboard")
     _killed(world, tmp_path, nth, after=after)
     _finished(world, job.id)
-    assert outcomes(world.conn, job.id)[0] == "lost"
+    assert world.conn.outcomes(job.id)[0] == "lost"
     _judge(world, people)
     output = world.conn.row("select output from job_runs where outcome = 'succeeded'")["output"]
     assert (output["processed"], output["synced"], output["created"], output["failed"]) == (2, 2, 2, 0)
@@ -127,7 +127,7 @@ def test_onboarding_a_coach_killed_at_any_request_ends_with_one_account(
     world: World, tmp_path: Path, nth: int, after: bool
 ) -> None:
     coach = world.coach()
-    job = enqueue(world.conn, "game_platform_onboard_coaches", payload={"coachId": str(coach)})
+    job = world.conn.add("game_platform_onboard_coaches", payload={"coachId": str(coach)})
     _killed(world, tmp_path, nth, after=after)
     _finished(world, job.id)
     _judge(world, [coach])
@@ -138,7 +138,7 @@ def test_a_refresh_that_is_killed_at_any_request_is_finished_by_another_worker(
     world: World, tmp_path: Path, nth: int
 ) -> None:
     people = [world.competitor(world.coach(), status="user_created") for _ in range(3)]
-    job = enqueue(world.conn, "game_platform_profile_refresh")
+    job = world.conn.add("game_platform_profile_refresh")
     _killed(world, tmp_path, nth, after=nth == 2)
     _finished(world, job.id)
     assert {world.mapping(one)["status"] for one in people} == {"approved"}
@@ -150,7 +150,7 @@ def test_a_reonboarding_that_is_killed_after_the_vendor_acted_keeps_one_mapping(
     person = world.candidate(world.coach(account="k-1"), status="complete", game_platform_id="c-old")
     world.map(person, "c-old")
     payload = {"competitorIds": [str(person)], "forceReonboard": True}
-    job = enqueue(world.conn, "game_platform_onboard_competitors", payload=payload)
+    job = world.conn.add("game_platform_onboard_competitors", payload=payload)
     _killed(world, tmp_path, 2, after=True)
     assert world.mapping(person)["synced_user_id"] == world.person(person)["game_platform_id"] == "c-old"
     _finished(world, job.id)
@@ -161,7 +161,7 @@ def test_a_reonboarding_that_is_killed_after_the_vendor_acted_keeps_one_mapping(
 def test_a_bulk_onboarding_that_is_killed_three_times_creates_everybody_once(world: World, tmp_path: Path) -> None:
     coach = world.coach(account="k-1")
     people = [world.candidate(coach) for _ in range(60)]
-    job = enqueue(world.conn, "game_platform_onboard_competitors", payload={"batchSize": 20}, max_attempts=10)
+    job = world.conn.add("game_platform_onboard_competitors", payload={"batchSize": 20}, max_attempts=10)
     for after in (True, False, True):
         _killed(world, tmp_path, random.randint(3, 30), after=after, concurrency=4)
     _finished(world, job.id)
@@ -195,10 +195,10 @@ def test_a_sync_that_is_killed_at_any_request_is_finished_by_another_worker(
     world.team(coach, person, synced_team_id="t-1")
     fresh = world.team(coach)
     world.account(gone).team = "t-1"
-    job = enqueue(world.conn, "game_platform_sync", payload={"createTeams": True})
+    job = world.conn.add("game_platform_sync", payload={"createTeams": True})
     _killed(world, tmp_path, 1, after=after, path=path)
     _finished(world, job.id)
-    assert outcomes(world.conn, job.id) == ["lost", "succeeded"]
+    assert world.conn.outcomes(job.id) == ["lost", "succeeded"]
     assert world.stored(person) == [("", 1), ("", 2)]
     assert world.state(person)["needs_totals_refresh"] is True
     assert {one: world.account(one).team for one in (person, gone)} == {person: "t-1", gone: None}

@@ -17,7 +17,7 @@ from tests.core.handlers.world import World
 from tests.support.context import sandbox_settings
 from tests.support.waiting import until
 from tests.support.worker_process import worker_process
-from tests.support.working import enqueue, outcomes, quick_settings, working
+from tests.support.working import quick_settings, working
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ def _resident_kb(pid: int) -> int:
 
 def test_a_bulk_onboarding_creates_everybody_once_in_flat_memory(world: World, tmp_path: Path) -> None:
     _crowd(world, world.coach(account="k-1"))
-    job = enqueue(world.conn, "game_platform_onboard_competitors", max_attempts=10)
+    job = world.conn.add("game_platform_onboard_competitors", max_attempts=10)
     info = world.conn.info
     url = f"postgresql://{info.user}@/{info.dbname}?host={info.host}&port={info.port}"
     settings = world.sandbox.settings_env() | {"GAME_PLATFORM_RATE_PER_SECOND": RATE, "JOBDECK_LEASE_SECONDS": "20"}
@@ -51,12 +51,12 @@ def test_a_bulk_onboarding_creates_everybody_once_in_flat_memory(world: World, t
     pause = Event()
     with worker_process(url, tmp_path, **settings) as worker:
         until(lambda: world.sandbox.metactf.accounts, "the first account")
-        while not outcomes(world.conn, job.id) or outcomes(world.conn, job.id)[-1] == "continued":
+        while not world.conn.outcomes(job.id) or world.conn.outcomes(job.id)[-1] == "continued":
             assert worker.poll() is None, (tmp_path / "worker.log").read_text()
             if len(world.sandbox.metactf.accounts) > COMPETITORS / 10:
                 memory.append(_resident_kb(worker.pid))
             pause.wait(0.2)
-    assert outcomes(world.conn, job.id)[-1] == "succeeded"
+    assert world.conn.outcomes(job.id)[-1] == "succeeded"
     output = world.conn.row("select output from job_runs where outcome = 'succeeded'")["output"]
     assert (output["processed"], output["created"], output["failed"]) == (COMPETITORS, COMPETITORS, 0)
     assert len(world.created()) == COMPETITORS
@@ -73,11 +73,11 @@ def test_a_second_job_of_the_type_waits_for_the_first(world: World) -> None:
     registry = load()
     job_type, params = registry.validate("game_platform_onboard_competitors", {})
     key = job_type.concurrency_key(params)
-    jobs = [enqueue(world.conn, job_type.task_type, concurrency_key=key) for _ in range(2)]
+    jobs = [world.conn.add(job_type.task_type, concurrency_key=key) for _ in range(2)]
     info = world.conn.info
     url = f"postgresql://{info.user}@/{info.dbname}?host={info.host}&port={info.port}"
     with working(url, *registry, settings=settings):
-        until(lambda: all(outcomes(world.conn, job.id) == ["succeeded"] for job in jobs), "both jobs")
+        until(lambda: all(world.conn.outcomes(job.id) == ["succeeded"] for job in jobs), "both jobs")
     first, second = world.conn.execute(
         "select started_at, finished_at, output from job_runs order by started_at"
     ).fetchall()

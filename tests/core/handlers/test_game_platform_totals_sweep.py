@@ -18,7 +18,6 @@ from tests.core.handlers.world import T0, World
 from tests.support.context import ended
 from tests.support.queue import Connection
 from tests.support.waiting import beside, until
-from tests.support.working import enqueue, outcomes
 
 DAY = 86_400
 
@@ -237,7 +236,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(world: World, database_url: 
     for person in people:
         _dirty(world, person)
     payload = {"forceAll": True, "batchSize": 2}
-    job = enqueue(world.conn, "game_platform_totals_sweep", payload=payload)
+    job = world.conn.add("game_platform_totals_sweep", payload=payload)
     with workers(database_url, world.sandbox, tmp_path) as crew:
         with Connection.connect(database_url) as holder:
             holder.execute("insert into game_platform_stats (competitor_id) values (%s)", (people[done],))
@@ -248,7 +247,7 @@ def test_a_killed_worker_leaves_the_rest_to_another(world: World, database_url: 
         until(lambda: job_is_gone(world.conn, job.id), "the end of the job")
     assert {_stats(world, person)["total_score"] for person in people} == {10}
     assert _flagged(world) == 0
-    assert outcomes(world.conn, job.id) == ["lost", "succeeded"]
+    assert world.conn.outcomes(job.id) == ["lost", "succeeded"]
 
 
 def _poison(world: World, person: str) -> None:

@@ -35,9 +35,11 @@ class World:
     contexts: list[FakeContext] = field(default_factory=list)
 
     def coach(self, *, approved: bool = True, account: str | None = None) -> UUID:
-        coach: UUID = self.conn.insert(
-            "profiles", full_name="Zzcoach Marked", first_name="Zzcoach", last_name="Marked", is_approved=approved
-        )
+        coach = uuid4()
+        self.conn.insert(
+            "profiles", id=coach, email=f"zzcoach-{coach}@example.org", full_name="Zzcoach Marked",
+            first_name="Zzcoach", last_name="Marked", school_name="Example High", is_approved=approved,
+        )  # fmt: skip
         if account:
             self.map(coach, account, of="coach")
         return coach
