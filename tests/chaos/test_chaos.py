@@ -19,9 +19,9 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from jobdeck.core.registry import Done
 from tests.support.postgres import PostgresServer
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import ACTOR, enqueue, job_type, outcomes, quick_settings, working
+from tests.support.working import job_type, quick_settings, working
 
 pytestmark = pytest.mark.slow
 
@@ -134,7 +134,7 @@ def test_a_terminated_worker_hands_back_what_it_cannot_finish(
     database_url: str, conn: Connection, tmp_path: Path
 ) -> None:
     for _ in range(8):
-        enqueue(conn, "chaos_nap", payload={"seconds": 600})
+        conn.add("chaos_nap", payload={"seconds": 600})
     with processes(database_url, tmp_path, 1, JOBDECK_DRAIN_SECONDS="0", JOBDECK_LEASE_SECONDS="60") as (worker,):
         until(lambda: len(worker.holds(conn)) >= 4, "work")
         worker.signal(signal.SIGTERM)
@@ -143,7 +143,7 @@ def test_a_terminated_worker_hands_back_what_it_cannot_finish(
         ("pending", 0, 8)
     ]
     # A job that was claimed and had not begun leaves no run in the history.
-    assert set(outcomes(conn)) <= {"released"}
+    assert set(conn.outcomes()) <= {"released"}
     assert conn.execute("SELECT count(*) FROM job_workers").fetchone() == (0,)
 
 
@@ -162,18 +162,18 @@ while worker.status.running < 1:
 
 
 def test_a_program_that_forgets_to_stop_its_worker_ends_all_the_same(database_url: str, conn: Connection) -> None:
-    job = enqueue(conn, "chaos_nap", payload={"seconds": 600})
+    job = conn.add("chaos_nap", payload={"seconds": 600})
     subprocess.run([sys.executable, "-c", FORGETFUL, database_url], cwd=ROOT, check=True, timeout=PATIENCE)
-    assert outcomes(conn, job.id) == ["released"]
+    assert conn.outcomes(job.id) == ["released"]
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
 def test_a_hostile_error_reaches_no_log_line_raw(
     database_url: str, conn: Connection, tmp_path: Path, form: str
 ) -> None:
-    enqueue(conn, "chaos_hostile", max_attempts=1)
+    conn.add("chaos_hostile", max_attempts=1)
     with processes(database_url, tmp_path, 1, JOBDECK_LOG_FORMAT=form) as (worker,):
-        until(lambda: outcomes(conn) == ["failed"], "the failure")
+        until(lambda: conn.outcomes() == ["failed"], "the failure")
         worker.signal(signal.SIGTERM)
         assert worker.ended() == 0
     log = worker.log.read_text(encoding="utf-8")
@@ -209,10 +209,10 @@ def test_a_worker_outlives_a_restart_of_the_database(database_url: str, postgres
             postgres.start()
         with Connection.connect(database_url, autocommit=True) as after:
             until(lambda: len(tokens(after, "succeeded")) == 200, "the rest")
-            late = enqueue(after, "work")
-            until(lambda: outcomes(after, late.id) == ["succeeded"], "a job from after the restart")
+            late = after.add("work")
+            until(lambda: after.outcomes(late.id) == ["succeeded"], "a job from after the restart")
             # A claim that was stored and whose answer was cut off is lost once its lease has ended.
-            assert set(outcomes(after)) <= {"succeeded", "lost"}
+            assert set(after.outcomes()) <= {"succeeded", "lost"}
         assert worker.drain()
         assert worker.status.failed == 0
     assert len(seen) == 201

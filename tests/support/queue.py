@@ -160,6 +160,19 @@ class Connection(psycopg.Connection[Any]):
         """The history of one job, oldest first."""
         return self.rows("SELECT * FROM job_runs WHERE job_id = %s ORDER BY run_token, late", job_id)
 
+    def last_run(self, job_id: UUID) -> Row:
+        """The newest run of a job."""
+        return self.row("SELECT * FROM job_runs WHERE job_id = %s ORDER BY run_token DESC, late LIMIT 1", job_id)
+
+    def outcomes(self, job_id: UUID | None = None) -> list[str]:
+        """What was recorded of a job, or of all, in the order of the runs."""
+        which = "WHERE %s::uuid IS NULL OR job_id = %s ORDER BY run_token, late"
+        return [run["outcome"] for run in self.rows(f"SELECT outcome FROM job_runs {which}", job_id, job_id)]  # noqa: S608
+
+    def status_of(self, job_id: UUID) -> str | None:
+        """A job's status; None when it has left the queue."""
+        return next((row["status"] for row in self.rows("SELECT status FROM job_queue WHERE id = %s", job_id)), None)
+
     def audit_rows(self, action: str | None = None) -> list[Row]:
         """The audit, oldest first."""
         return self.rows("SELECT * FROM job_audit WHERE %s::text IS NULL OR action = %s ORDER BY id", action, action)

@@ -7,23 +7,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 
 from jobdeck.core.alerts.sentry import Alerts
-from jobdeck.core.model import ClaimedJob, Job, NewJob
+from jobdeck.core.model import ClaimedJob
 from jobdeck.core.postgres.database import Database
-from jobdeck.core.queue import service
 from jobdeck.core.registry import Done, JobType, Payload, Registry
 from jobdeck.core.settings import Settings
 from jobdeck.core.worker.slots.pace import Pace
 from jobdeck.core.worker.state import WorkerState
 from jobdeck.core.worker.worker import Worker
-from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE
-
-ACTOR = "tester@local"
 
 
 class Params(Payload):
@@ -152,32 +148,3 @@ def a_state(database: Database, **changes: Any) -> Iterator[WorkerState]:
         yield state
     finally:
         state.close()
-
-
-def enqueue(conn: Connection, task_type: str, **facts: Any) -> Job:
-    """Enqueues one job."""
-    return service.enqueue(conn, NewJob(task_type, **facts), actor=ACTOR).job
-
-
-def outcomes(conn: Connection, job_id: UUID | None = None) -> list[str]:
-    """What was recorded, in the order of the runs."""
-    rows = conn.execute(
-        "SELECT outcome FROM job_runs WHERE %(id)s::uuid IS NULL OR job_id = %(id)s ORDER BY run_token, late",
-        {"id": job_id},
-    )
-    return [outcome for (outcome,) in rows]
-
-
-def status_of(conn: Connection, job_id: UUID) -> str | None:
-    """A job's status; None when it has left the queue."""
-    row = conn.execute("SELECT status FROM job_queue WHERE id = %s", (job_id,)).fetchone()
-    return row[0] if row else None
-
-
-def last_run(conn: Connection, job_id: UUID) -> dict[str, Any]:
-    """The newest run of a job."""
-    cursor = conn.execute("SELECT * FROM job_runs WHERE job_id = %s ORDER BY run_token DESC, late LIMIT 1", (job_id,))
-    assert cursor.description is not None
-    row = cursor.fetchone()
-    assert row is not None
-    return dict(zip([column.name for column in cursor.description], row, strict=True))

@@ -25,7 +25,7 @@ from jobdeck.core.schedules import Cron, Every, Schedule
 from tests.support.queue import Connection
 from tests.support.serving import Quiet, serving
 from tests.support.waiting import PATIENCE
-from tests.support.working import drain, enqueue, job_type, outcomes, quick_settings
+from tests.support.working import drain, job_type, quick_settings
 
 PRIVATE = re.compile(r"jane|hunter2|(?<![\w.-])0123(?!\w)|\\u001b")
 """What no alert may hold; the digits by themselves, since random ids and times may have them too."""
@@ -87,12 +87,12 @@ def run(url: str, dsn: str | None) -> None:
 def test_one_alert_per_job_that_failed_for_good_and_none_for_an_attempt_that_is_retried(
     database_url: str, conn: Connection
 ) -> None:
-    exhausted = enqueue(conn, "fail", max_attempts=3)
-    permanent = enqueue(conn, "fail", payload={"number": 1})
-    enqueue(conn, "fine")
+    exhausted = conn.add("fail", max_attempts=3)
+    permanent = conn.add("fail", payload={"number": 1})
+    conn.add("fine")
     with receiving() as server:
         run(database_url, server.dsn)
-    assert sorted(outcomes(conn)) == ["failed", "failed", "retried", "retried", "succeeded"]
+    assert sorted(conn.outcomes()) == ["failed", "failed", "retried", "retried", "succeeded"]
     tags = sorted((event["tags"] for event in server.events), key=lambda tags: tags["attempt"])
     assert tags == [
         {
@@ -109,7 +109,7 @@ def test_one_alert_per_job_that_failed_for_good_and_none_for_an_attempt_that_is_
 
 
 def test_a_cycle_of_a_series_that_failed_for_good_alerts_too(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "fail", payload={"number": 1}, recurrence_interval_minutes=60)
+    conn.add("fail", payload={"number": 1}, recurrence_interval_minutes=60)
     with receiving() as server:
         run(database_url, server.dsn)
     assert len(server.events) == 1
@@ -130,8 +130,8 @@ def test_a_monitor_knows_minutes_and_expressions_of_five_fields(conn: Connection
 
 
 def test_an_alert_holds_the_failure_and_nothing_private(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "fail", payload={"number": 1})
-    enqueue(conn, "fail", max_attempts=1)
+    conn.add("fail", payload={"number": 1})
+    conn.add("fail", max_attempts=1)
     with receiving() as server:
         run(database_url, server.dsn)
     sent = "\n".join(server.raw)
@@ -171,18 +171,18 @@ def test_whatever_an_event_holds_is_scrubbed_before_it_is_sent() -> None:
 def test_a_job_fails_in_the_same_way_whatever_becomes_of_its_alert(
     database_url: str, conn: Connection, dsn: str | None
 ) -> None:
-    enqueue(conn, "fail", max_attempts=1)
-    enqueue(conn, "fine")
+    conn.add("fail", max_attempts=1)
+    conn.add("fine")
     run(database_url, dsn)
-    assert sorted(outcomes(conn)) == ["failed", "succeeded"]
+    assert sorted(conn.outcomes()) == ["failed", "succeeded"]
 
 
 def test_a_receiver_in_trouble_is_no_trouble(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "fail", max_attempts=1)
+    conn.add("fail", max_attempts=1)
     with receiving() as server:
         server.answer = 500
         run(database_url, server.dsn)
-    assert outcomes(conn) == ["failed"]
+    assert conn.outcomes() == ["failed"]
 
 
 @pytest.mark.slow

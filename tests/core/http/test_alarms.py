@@ -31,7 +31,7 @@ from tests.support.health import announce, called
 from tests.support.queue import ACTOR, Connection
 from tests.support.run_history import History
 from tests.support.waiting import until
-from tests.support.working import enqueue, job_type, quick_settings, working
+from tests.support.working import job_type, quick_settings, working
 
 MINUTE = timedelta(minutes=1)
 TRIGGER_ALARM = "SELECT count(*) FROM job_alarms WHERE name = 'trigger'"
@@ -279,9 +279,9 @@ class TestCheckIns:
         def fail(_params: Any, _context: Any) -> None:
             raise ValueError("no luck")
 
-        good = enqueue(conn, "fine", recurrence_interval_minutes=60)
-        bad = enqueue(conn, "fail", recurrence_interval_minutes=15, max_attempts=2)
-        enqueue(conn, "fine")
+        good = conn.add("fine", recurrence_interval_minutes=60)
+        bad = conn.add("fail", recurrence_interval_minutes=15, max_attempts=2)
+        conn.add("fine")
         types = job_type("fine", lambda _p, _c: Done()), job_type("fail", fail)
         with working(database_url, *types, settings=quick_settings(sentry_dsn=sentry.dsn, sentry_check_ins=True)):
             until(lambda: len(check_ins(sentry)) == 2, "the check-ins")
@@ -298,7 +298,7 @@ class TestCheckIns:
     def test_a_cycle_over_http_checks_in_too_and_only_where_it_is_asked_for(
         self, database_url: str, conn: Connection, sentry: Receiver
     ) -> None:
-        enqueue(conn, "fine", recurrence_interval_minutes=60)
+        conn.add("fine", recurrence_interval_minutes=60)
         for asked in (False, True):
             with opened(database_url, sentry_dsn=sentry.dsn, sentry_check_ins=asked) as door:
                 assert door.run().data["processed"] == 1

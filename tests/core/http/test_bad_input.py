@@ -20,7 +20,7 @@ from tests.core.http.support import BEARER, FINE, SECRET, Open, answer_of, histo
 from tests.support.queue import Connection
 from tests.support.serving import ask
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import enqueue, job_type, outcomes, status_of
+from tests.support.working import job_type
 
 POSTED = (cron.PATH, webhooks.SENDGRID_PATH, webhooks.TWILIO_PATH)
 CHUNK = b"x" * 65_536
@@ -48,7 +48,7 @@ def signed_headers(door: Open) -> dict[str, str]:
 class TestWhatIsNotServed:
     @pytest.mark.slow
     def test_paths_and_methods_that_are_not_there(self, database_url: str, conn: Connection) -> None:
-        enqueue(conn, "fine")
+        conn.add("fine")
         with opened(database_url) as door:
             for path in (
                 "/", "/api", "/api/jobs/", "/api/jobs/run/", "/api/jobs/run/x", "//api/jobs/run", "/API/jobs/run",
@@ -62,7 +62,7 @@ class TestWhatIsNotServed:
                 got = door.call(method, path, headers=BEARER)
                 assert got.status == 405, (path, method)
                 assert got.headers["allow"]
-        assert outcomes(conn) == []
+        assert conn.outcomes() == []
 
     def test_no_answer_says_what_serves_it_or_how_it_failed(
         self, database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -81,7 +81,7 @@ class TestWhatIsNotServed:
             assert "server" not in got.headers
         mark = answers[0].data["error"].split()[-1].rstrip(".")
         assert [record for record in caplog.records if mark in record.getMessage() and record.exc_info]
-        assert outcomes(conn) == []
+        assert conn.outcomes() == []
 
     @pytest.mark.parametrize(
         "request_bytes",
@@ -200,18 +200,18 @@ class TestTooSlow:
 
     @pytest.mark.slow
     def test_a_request_that_breaks_off_runs_nothing(self, database_url: str, conn: Connection) -> None:
-        enqueue(conn, "fine")
+        conn.add("fine")
         with opened(database_url) as door:
             with post(door, cron.PATH, length=1000, Authorization=f"Bearer {SECRET}") as connection:
                 connection.sendall(b'{"limit": 1')
             until(lambda: any(one[0] == "door" for one in history(conn)), "the record")
-        assert outcomes(conn) == []
+        assert conn.outcomes() == []
 
 
 class TestTooMany:
     @pytest.mark.slow
     def test_two_hundred_idle_connections_keep_nobody_out(self, database_url: str, conn: Connection) -> None:
-        job = enqueue(conn, "fine")
+        job = conn.add("fine")
         with opened(database_url, limits=Limits(header_seconds=60.0)) as door:
             idle = [door.connect() for _ in range(200)]
             try:
@@ -220,7 +220,7 @@ class TestTooMany:
             finally:
                 for connection in idle:
                     connection.close()
-        assert status_of(conn, job.id) is None
+        assert conn.status_of(job.id) is None
 
     def test_more_connections_than_there_is_room_for_drive_out_those_that_say_nothing(self, database_url: str) -> None:
         with opened(database_url, limits=Limits(header_seconds=60.0, connections=50)) as door:
@@ -248,7 +248,7 @@ class TestTooMany:
                 thread.start()
             done = 0
             while any(thread.is_alive() for thread in threads):
-                enqueue(conn, "rounds")
+                conn.add("rounds")
                 done += door.run().data["succeeded"]
             for thread in threads:
                 thread.join()

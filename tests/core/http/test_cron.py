@@ -15,7 +15,7 @@ from jobdeck.core.registry import Done
 from tests.core.http.support import BEARER, FINE, SECRET, history, opened, pass_time
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, beside, until
-from tests.support.working import Held, enqueue, job_type, outcomes, status_of
+from tests.support.working import Held, job_type
 
 JANE = "jane@example.org"
 
@@ -27,7 +27,7 @@ def fail(_params: Any, _context: Any) -> None:
 class TestWhoMayCall:
     @pytest.mark.slow
     def test_whoever_lacks_the_secret_is_refused_and_runs_nothing(self, database_url: str, conn: Connection) -> None:
-        job = enqueue(conn, "fine")
+        job = conn.add("fine")
         strangers: list[dict[str, str]] = [
             {},
             {"User-Agent": "vercel-cron/1.0"},
@@ -46,15 +46,15 @@ class TestWhoMayCall:
                     got = door.call(method, "/api/jobs/run", headers=headers)
                     assert (got.status, got.data["status"]) == (401, "refused"), headers
                     assert SECRET not in got.body.decode()
-        assert status_of(conn, job.id) == "pending"
+        assert conn.status_of(job.id) == "pending"
         assert [one for one in history(conn) if one[0] == "cron_http"] == []
 
     def test_without_a_secret_set_nobody_may_call(self, database_url: str, conn: Connection) -> None:
-        enqueue(conn, "fine")
+        conn.add("fine")
         with opened(database_url, cron_secret=None) as door:
             assert door.call("GET", "/api/jobs/run", headers={"Authorization": "Bearer "}).status == 401
             assert door.call("GET", "/api/jobs/run", headers={"Authorization": "Bearer None"}).status == 401
-        assert outcomes(conn) == []
+        assert conn.outcomes() == []
 
     def test_the_secret_in_another_case_of_the_word_bearer_is_enough(self, database_url: str) -> None:
         with opened(database_url) as door:
@@ -67,8 +67,8 @@ class TestAnswers:
     def test_a_call_runs_what_is_due_and_says_how_it_went(
         self, database_url: str, conn: Connection, method: str
     ) -> None:
-        good = [enqueue(conn, "fine") for _ in range(2)]
-        bad = enqueue(conn, "fail")
+        good = [conn.add("fine") for _ in range(2)]
+        bad = conn.add("fail")
         with opened(database_url, FINE, job_type("fail", fail)) as door:
             got = door.run(method)
         assert got.status == 200
@@ -108,7 +108,7 @@ class TestAnswers:
                 assert door.run("POST", body, query).data["processed"] == processed, (body, query)
 
     def test_a_body_that_makes_no_sense_is_refused_and_runs_nothing(self, database_url: str, conn: Connection) -> None:
-        enqueue(conn, "fine")
+        conn.add("fine")
         with opened(database_url) as door:
             for body in (
                 b'{"limit": "many"}', b'{"limit": 1.5}', b'{"limit": true}', b"[1]", b'{"limit', b"\xff\xfe",
@@ -117,14 +117,14 @@ class TestAnswers:
                 got = door.call("POST", "/api/jobs/run", body, BEARER)
                 assert got.status == 400, body
                 assert "No jobs were run" in got.data["error"]
-        assert outcomes(conn) == []
+        assert conn.outcomes() == []
 
     @pytest.mark.slow
     @pytest.mark.parametrize("body", [None, {"force": True, "limit": 3}])
     def test_a_pause_is_answered_with_its_reason_and_force_does_not_pass_it(
         self, database_url: str, conn: Connection, body: dict[str, Any] | None
     ) -> None:
-        job = enqueue(conn, "fine")
+        job = conn.add("fine")
         operator.pause(conn, reason="the vendor is down", actor=ACTOR)
         with opened(database_url) as door:
             got = door.run("POST", body)
@@ -133,28 +133,28 @@ class TestAnswers:
             "status": "paused", "processed": 0, "succeeded": 0, "failed": 0, "message": "the vendor is down",
             "results": [],
         }  # fmt: skip
-        assert status_of(conn, job.id) == "pending"
+        assert conn.status_of(job.id) == "pending"
         assert history(conn) == [("cron_http", "paused", 200, "POST", 0)]
 
     def test_a_head_request_runs_nothing(self, database_url: str, conn: Connection) -> None:
-        enqueue(conn, "fine")
+        conn.add("fine")
         with opened(database_url) as door:
             assert door.call("HEAD", "/api/jobs/run", headers=BEARER).status == 405
-        assert outcomes(conn) == []
+        assert conn.outcomes() == []
 
 
 class TestTime:
     @pytest.mark.slow
     def test_overlapping_calls_share_the_work_and_run_each_job_once(self, database_url: str, conn: Connection) -> None:
         held = Held()
-        jobs = [enqueue(conn, "held") for _ in range(4)]
+        jobs = [conn.add("held") for _ in range(4)]
         answers: list[Any] = []
         with opened(database_url, job_type("held", held)) as door, beside(*[lambda: answers.append(door.run())] * 2):
             held.wait_for(2)
             held.let_go()
         assert sum(answer.data["processed"] for answer in answers) == len(jobs)
         assert all(answer.data["processed"] >= 1 for answer in answers)
-        assert outcomes(conn) == ["succeeded"] * len(jobs)
+        assert conn.outcomes() == ["succeeded"] * len(jobs)
 
     @pytest.mark.slow
     def test_more_calls_than_can_be_carried_out_at_a_time_are_told_to_come_again(
@@ -162,7 +162,7 @@ class TestTime:
     ) -> None:
         held = Held()
         for _ in range(4):
-            enqueue(conn, "held")
+            conn.add("held")
         with (
             opened(database_url, job_type("held", held)) as door,
             beside(*[lambda: door.run("POST", {"limit": 1})] * 4),
@@ -179,30 +179,30 @@ class TestTime:
         self, database_url: str, conn: Connection
     ) -> None:
         held = Held()
-        first, second = enqueue(conn, "held"), enqueue(conn, "held")
+        first, second = conn.add("held"), conn.add("held")
         # Long enough for a busy machine to begin the first job.
         with opened(database_url, job_type("held", held), cron_budget_seconds=5.0) as door:
             got = door.run()
             assert (got.status, got.data["processed"]) == (200, 0)
             assert "1 still running" in got.data["message"]
-            assert status_of(conn, first.id) == "running"
+            assert conn.status_of(first.id) == "running"
             held.let_go()
-            until(lambda: outcomes(conn) == ["succeeded"], "the end of the job")
+            until(lambda: conn.outcomes() == ["succeeded"], "the end of the job")
             until(lambda: history(conn)[0][1] is not None, "the end of the record")
         assert history(conn) == [("cron_http", "ok", 200, "GET", 1)]
-        assert status_of(conn, second.id) == "pending"
+        assert conn.status_of(second.id) == "pending"
 
     @pytest.mark.slow
     def test_a_job_that_usually_takes_longer_than_the_time_left_is_left_to_the_next_call(
         self, database_url: str, conn: Connection
     ) -> None:
-        enqueue(conn, "slow")
+        conn.add("slow")
         with opened(database_url, FINE, job_type("slow", lambda _p, _c: Done())) as door:
             assert door.run().data["processed"] == 1
             conn.execute("UPDATE job_runs SET started_at = finished_at - interval '3 minutes'")
-            quick, slow = enqueue(conn, "fine", priority=1), enqueue(conn, "slow")
+            quick, slow = conn.add("fine", priority=1), conn.add("slow")
             assert [one["id"] for one in door.run().data["results"]] == [str(quick.id)]
-            assert status_of(conn, slow.id) == "pending"
+            assert conn.status_of(slow.id) == "pending"
             # As the first of a call it has all the time there is.
             assert [one["id"] for one in door.run().data["results"]] == [str(slow.id)]
 
@@ -213,7 +213,7 @@ class TestEnding:
         self, database_url: str, conn: Connection
     ) -> None:
         held = Held()
-        first, second = enqueue(conn, "held"), enqueue(conn, "held")
+        first, second = conn.add("held"), conn.add("held")
         answers: list[Any] = []
         with opened(database_url, job_type("held", held)) as door, beside(lambda: answers.append(door.run())):
             held.wait_for()
@@ -221,21 +221,21 @@ class TestEnding:
                 until(lambda: door.run().status == 503, "refusing new calls")
                 held.let_go()
         assert (answers[0].status, answers[0].data["processed"]) == (200, 1)
-        assert status_of(conn, first.id) is None
-        assert status_of(conn, second.id) == "pending"
+        assert conn.status_of(first.id) is None
+        assert conn.status_of(second.id) == "pending"
 
     @pytest.mark.slow
     def test_what_does_not_finish_in_time_is_handed_back_with_its_attempt(
         self, database_url: str, conn: Connection
     ) -> None:
         held = Held()
-        job = enqueue(conn, "held")
+        job = conn.add("held")
         with opened(database_url, job_type("held", held), drain_seconds=0.0) as door:
             caller = threading.Thread(target=door.run)
             caller.start()
             held.wait_for()
         caller.join()
-        assert outcomes(conn) == ["released"]
+        assert conn.outcomes() == ["released"]
         assert conn.rows("SELECT status, attempts FROM job_queue WHERE id = %s", job.id) == [
             {"status": "pending", "attempts": 0}
         ]
@@ -243,19 +243,19 @@ class TestEnding:
 
     @pytest.mark.slow
     def test_calls_bring_back_what_a_dead_worker_left_running(self, database_url: str, conn: Connection) -> None:
-        job = enqueue(conn, "fine")
+        job = conn.add("fine")
         assert leases.claim(conn, "dead", ["fine"], 1, 60.0)
         pass_time(conn, timedelta(minutes=2))
         with opened(database_url) as door:
             assert door.run().data["processed"] == 1
-        assert outcomes(conn, job.id) == ["lost", "succeeded"]
+        assert conn.outcomes(job.id) == ["lost", "succeeded"]
 
 
 @pytest.mark.slow
 def test_a_database_that_is_away_is_answered_with_503_and_is_asked_again(
     postgres: Any, database_url: str, conn: Connection
 ) -> None:
-    enqueue(conn, "fine")
+    conn.add("fine")
     conn.close()
     with opened(database_url) as door:
         postgres.stop()

@@ -24,7 +24,7 @@ from tests.core.alerts.test_sentry import receiving
 from tests.core.cli.support import environment, runner
 from tests.core.http.support import opened, pass_time
 from tests.support.queue import Connection
-from tests.support.working import enqueue, job_type
+from tests.support.working import job_type
 
 EVERY = int(os.environ.get("CRON_DAY_MINUTES", "5"))
 MINUTE = timedelta(minutes=1)
@@ -56,7 +56,7 @@ def test_series_keep_their_slots_for_a_day_of_calls_and_everybody_says_when_the_
     jobdeck = runner(capsys)
     types = [job_type(name, lambda _p, _c: Done()) for name in SERIES]
     for name, minutes in SERIES.items():
-        enqueue(conn, name, recurrence_interval_minutes=minutes)
+        conn.add(name, recurrence_interval_minutes=minutes)
     with (
         receiving() as sentry,
         opened(database_url, *types, sentry_dsn=sentry.dsn, cron_interval_minutes=EVERY) as door,

@@ -15,7 +15,6 @@ from tests.core.http.support import METRICS, opened
 from tests.support.queue import ACTOR, WORKER, Connection
 from tests.support.run_history import History
 from tests.support.serving import ask
-from tests.support.working import enqueue
 
 
 def samples(text: str) -> dict[str, float]:
@@ -54,7 +53,7 @@ def test_metrics_count_jobs_that_are_only_claimed_apart_from_those_that_run(
 
 @pytest.mark.slow
 def test_metrics_tell_the_queue_and_the_door(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "fine")
+    conn.add("fine")
     operator.pause(conn, reason=None, actor=ACTOR)
     History(conn, "push").ran(conn.now(), succeeded=10, failed=30)
     conn.execute("INSERT INTO job_types (task_type, critical_share) VALUES ('push', 0.9), ('\\\"{\n}', NULL)")

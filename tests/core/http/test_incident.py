@@ -19,7 +19,6 @@ from tests.core.cli.support import Jobdeck
 from tests.core.handlers.world import World
 from tests.core.http.support import opened, pass_time
 from tests.support.queue import Connection
-from tests.support.working import enqueue, status_of
 
 MINUTE = timedelta(minutes=1)
 TYPE = "game_platform_sync"
@@ -45,7 +44,7 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
         for _ in range(4):
             coach = world.coach()
             world.solves(world.competitor(coach), 1, 2)
-            jobs.append(enqueue(conn, TYPE, payload={"coachId": str(coach)}, max_attempts=2))
+            jobs.append(conn.add(TYPE, payload={"coachId": str(coach)}, max_attempts=2))
         vendor = {
             name: value
             for name, value in CompetitionSettings.model_validate(sandbox.settings_env())
@@ -57,13 +56,13 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             sandbox.rules.add("503:*,retry-after=0")
             assert door.run("POST", {"limit": 10}).data["failed"] == 4
             assert failures(sentry) == []
-            assert {status_of(conn, job.id) for job in jobs} == {"pending"}
+            assert {conn.status_of(job.id) for job in jobs} == {"pending"}
 
             # The last attempt fails as well: one event per job, grouped as the list of errors groups them.
             pass_time(conn, timedelta(hours=2))
             assert door.run("POST", {"limit": 10}).data["failed"] == 4
             door.door._alerts._client.flush(5)  # type: ignore[union-attr]  # it has one
-            assert {status_of(conn, job.id) for job in jobs} == {"failed"}
+            assert {conn.status_of(job.id) for job in jobs} == {"failed"}
             (group,) = error_groups.groups(since=timedelta(hours=1)).run(conn)
             assert set(group.job_ids) == {job.id for job in jobs}
             assert "503" in group.sample
@@ -82,12 +81,12 @@ def test_a_vendor_fails_and_recovers(database_url: str, conn: Connection, jobdec
             assert jobdeck("retry", str(canary.id), "--reason", "canary").code == 0
             assert jobdeck("resume").code == 0
             assert door.run().data["succeeded"] == 1
-            assert status_of(conn, canary.id) is None
+            assert conn.status_of(canary.id) is None
             command = ("retry", *(str(job.id) for job in rest), "--yes", "--reason", "the canary lives")
             assert jobdeck(*command).code == 0
             told = door.run("POST", {"limit": 10}).data
             assert (told["succeeded"], told["failed"]) == (3, 0)
-            assert {status_of(conn, job.id) for job in jobs} == {None}
+            assert {conn.status_of(job.id) for job in jobs} == {None}
 
         assert len(failures(sentry)) == 4
         assert {event["tags"]["job_id"] for event in failures(sentry)} == {str(job.id) for job in jobs}

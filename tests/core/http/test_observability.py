@@ -29,7 +29,7 @@ from tests.core.http.support import METRICS, opened
 from tests.core.http.test_webhooks import event
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import enqueue, job_type, outcomes
+from tests.support.working import job_type
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "observability.md"
@@ -44,13 +44,13 @@ FINE = job_type("fine", lambda _params, _context: Done())
 @pytest.fixture
 def scraped(database_url: str, conn: Connection) -> tuple[str, str]:
     """What a server and a worker export once there is something of each kind."""
-    enqueue(conn, "fine")
+    conn.add("fine")
     with exporting(database_url, FINE) as one, opened(database_url) as door:
-        until(lambda: outcomes(conn) == ["succeeded"], "the run")
+        until(lambda: conn.outcomes() == ["succeeded"], "the run")
         until(lambda: values(one.text(), "jobdeck_worker_runs_total"), one.text)
         until(lambda: values(one.text(), "jobdeck_worker_last_upkeep_timestamp_seconds"), one.text)
         until(lambda: values(one.text(), "jobdeck_worker_last_heartbeat_timestamp_seconds"), one.text)
-        enqueue(conn, "unknown here")
+        conn.add("unknown here")
         door.run()
         door.report([event("bounce")])
         return of_the_queue(door), one.text()
@@ -268,7 +268,7 @@ class TestPrometheus:
             with monitor(tmp_path, door.address, one.metrics.address) as ask:
                 until(lambda: firing(ask) == {"JobdeckNoWorker": "critical"}, lambda: str(ask("alerts")))
                 one.worker.start()
-                enqueue(conn, "fine")
+                conn.add("fine")
                 until(lambda: firing(ask) == {}, lambda: str(ask("alerts")))
                 groups = ask("rules")["groups"]
                 assert {rule["name"]: rule["health"] for group in groups for rule in group["rules"]} == {

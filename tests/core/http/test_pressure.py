@@ -20,7 +20,6 @@ from tests.core.http.test_bad_input import signed_headers, status_line
 from tests.core.http.test_webhooks import event
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, rounds, until
-from tests.support.working import enqueue, outcomes
 
 ASKING = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 ENDLESS = 1_000_000
@@ -70,10 +69,10 @@ class TestWithoutReading:
     ) -> None:
         with opened(database_url, limits=Limits(connections=100)) as door, pressed(door, 100):
             for _ in range(15):
-                enqueue(conn, "fine")
+                conn.add("fine")
                 assert door.run().data["succeeded"] == 1
                 assert door.report([]).status == 200
-        assert len(outcomes(conn)) == 15
+        assert len(conn.outcomes()) == 15
 
     @pytest.mark.slow
     def test_connections_that_are_blocked_in_writing_make_room_for_others(
@@ -219,7 +218,7 @@ class TestSmallChunks:
             with beside(run):
                 try:
                     for _ in range(10):
-                        enqueue(conn, "fine")
+                        conn.add("fine")
                         assert door.call("POST", cron.PATH, b'{"limit": 1}', BEARER).data["succeeded"] == 1
                 finally:
                     ending.set()

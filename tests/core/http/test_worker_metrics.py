@@ -21,7 +21,7 @@ from tests.core.http.exporting import exporting, number, of_the_queue, values
 from tests.core.http.support import METRICS, opened
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, until
-from tests.support.working import Held, enqueue, job_type, nothing, outcomes, quick_settings, working
+from tests.support.working import Held, job_type, nothing, quick_settings, working
 
 FINE = job_type("fine", lambda _params, _context: Done())
 
@@ -57,11 +57,11 @@ def is_cut(connection: socket.socket) -> bool:
 @pytest.mark.slow
 def test_a_worker_and_the_queue_count_the_same_runs(database_url: str, conn: Connection) -> None:
     for kind in range(6):
-        enqueue(conn, "mixed", payload={"number": kind}, max_attempts=2)
-    enqueue(conn, "fine")
+        conn.add("mixed", payload={"number": kind}, max_attempts=2)
+    conn.add("fine")
     with exporting(database_url, FINE, MIXED) as one, opened(database_url) as door:
         # Seven jobs, one of which is tried twice.
-        until(lambda: len(outcomes(conn)) == 8, lambda: str(outcomes(conn)))
+        until(lambda: len(conn.outcomes()) == 8, lambda: str(conn.outcomes()))
         until(lambda: sum(values(one.text(), "jobdeck_worker_runs_total").values()) == 7, one.text)
         mine, all_of_them = one.text(), of_the_queue(door)
     assert values(mine, "jobdeck_worker_runs_total") == values(all_of_them, "jobdeck_runs_total")
@@ -82,7 +82,7 @@ def test_a_worker_and_the_queue_count_the_same_runs(database_url: str, conn: Con
 def test_a_worker_shows_what_it_holds(database_url: str, conn: Connection) -> None:
     held = Held(stubborn=True)
     for _ in range(4):
-        enqueue(conn, "held")
+        conn.add("held")
     with exporting(database_url, job_type("held", held), concurrency=2) as one:
         try:
             held.wait_for(2)
@@ -117,7 +117,7 @@ def test_a_worker_that_cannot_write_its_row_shows_its_start_until_it_can(databas
 @pytest.mark.slow
 def test_a_lease_that_is_taken_away_is_counted(database_url: str, conn: Connection) -> None:
     held = Held(stubborn=True)
-    enqueue(conn, "held")
+    conn.add("held")
     with exporting(database_url, job_type("held", held), settings={"lease_seconds": 600.0}) as one:
         try:
             held.wait_for()
@@ -132,7 +132,7 @@ def test_a_lease_that_is_taken_away_is_counted(database_url: str, conn: Connecti
 @pytest.mark.slow
 def test_it_drains_in_sight(database_url: str, conn: Connection) -> None:
     held = Held(stubborn=True)
-    enqueue(conn, "held")
+    conn.add("held")
     with exporting(database_url, job_type("held", held)) as one:
         held.wait_for()
         with beside(one.worker.drain):
@@ -144,7 +144,7 @@ def test_it_drains_in_sight(database_url: str, conn: Connection) -> None:
 
 @pytest.mark.slow
 def test_readers_of_open_metrics_understand_it(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "fine")
+    conn.add("fine")
     with exporting(database_url, FINE) as one:
         until(lambda: number(one.text(), "jobdeck_worker_runs_total", task_type="fine", outcome="succeeded"), one.text)
         got = one.get(Accept="application/openmetrics-text; version=1.0.0")
@@ -205,11 +205,11 @@ class TestNothingDisturbsTheWorker:
         self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(worker_metrics, "RETRY_SECONDS", 0.05)
-        enqueue(conn, "fine")
+        conn.add("fine")
         with socket.create_server(("127.0.0.1", 0)) as taken, caplog.at_level(logging.WARNING), ExitStack() as stack:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             one = stack.enter_context(exporting(database_url, FINE, address=address))
-            until(lambda: outcomes(conn) == ["succeeded"], "the run")
+            until(lambda: conn.outcomes() == ["succeeded"], "the run")
             until(lambda: "no metrics of this worker" in caplog.text, lambda: caplog.text)
             assert not one.metrics.opened.is_set()
             taken.close()
@@ -222,10 +222,10 @@ class TestNothingDisturbsTheWorker:
     def test_a_host_that_does_not_exist_stops_no_worker(
         self, database_url: str, conn: Connection, caplog: pytest.LogCaptureFixture, host: str
     ) -> None:
-        enqueue(conn, "fine")
+        conn.add("fine")
         settings = {"metrics_token": METRICS}
         with exporting(database_url, FINE, address=f"{host}:1", settings=settings):
-            until(lambda: outcomes(conn) == ["succeeded"], "the run")
+            until(lambda: conn.outcomes() == ["succeeded"], "the run")
             until(lambda: "no metrics of this worker" in caplog.text, lambda: caplog.text)
 
     @pytest.mark.slow
@@ -250,8 +250,8 @@ class TestNothingDisturbsTheWorker:
             assert one.get().status == 200
             until(lambda: len(gates[0]._ranks) <= most, "the places of the server")
             until(lambda: sum(map(is_cut, strangers)) >= len(strangers) - most, "the end of connections")
-            enqueue(conn, "fine")
-            until(lambda: outcomes(conn) == ["succeeded"], "the run")
+            conn.add("fine")
+            until(lambda: conn.outcomes() == ["succeeded"], "the run")
             one.worker.stop()
             one.metrics.stop()
             until(lambda: not one.metrics._thread.is_alive(), "the end of the metrics' thread")
@@ -299,7 +299,7 @@ class TestTaskTypes:
             "INSERT INTO job_queue (task_type, payload) SELECT 'junk ' || n, '{}' FROM generate_series(1, %s) AS n",
             (MOST_TYPES + 50,),
         )
-        enqueue(conn, "fine")
+        conn.add("fine")
         with opened(database_url) as door:
             pending = values(of_the_queue(door), "jobdeck_jobs_pending")
         assert len(pending) == MOST_TYPES + 2
@@ -317,7 +317,7 @@ class TestTaskTypes:
         )
         with opened(database_url) as door:
             assert values(of_the_queue(door), "jobdeck_jobs_pending")[("task_type", OTHER),] == 50
-            enqueue(conn, "mixed", payload={"number": 4})
+            conn.add("mixed", payload={"number": 4})
             with working(database_url, MIXED):
                 labels = {"task_type": "mixed", "outcome": "snoozed"}
                 until(lambda: number(of_the_queue(door), "jobdeck_runs_total", **labels) == 1, "the label")
@@ -325,7 +325,7 @@ class TestTaskTypes:
 
 @pytest.mark.slow
 def test_no_sample_of_a_worker_holds_what_is_in_a_job(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "mixed", payload={"number": 3}, dedupe_key="mail jane@example.org", concurrency_key="secret-key")
+    conn.add("mixed", payload={"number": 3}, dedupe_key="mail jane@example.org", concurrency_key="secret-key")
     with exporting(database_url, MIXED, worker_id="host-of-jane") as one:
         until(lambda: sum(values(one.text(), "jobdeck_worker_runs_total").values()) == 1, one.text)
         text = one.text()
@@ -333,7 +333,7 @@ def test_no_sample_of_a_worker_holds_what_is_in_a_job(database_url: str, conn: C
 
 
 def test_without_metrics_a_worker_counts_nothing_by_type(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "fine")
+    conn.add("fine")
     with working(database_url, FINE) as worker:
         until(lambda: worker.status.succeeded == 1, "the run")
         figures = worker.figures()

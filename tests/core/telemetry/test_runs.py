@@ -26,9 +26,9 @@ from jobdeck.core.worker.completer import Completer
 from jobdeck.core.worker.context import RunContext
 from tests.core.queue.producers.types import Greeting
 from tests.core.telemetry.conftest import Recorded
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import ACTOR, a_state, a_worker, claimed, outcomes, quick_settings, status_of, working
+from tests.support.working import a_state, a_worker, claimed, quick_settings, working
 
 TYPE = "made_greet"
 PROCESS, SEND = f"process {TYPE}", f"send {TYPE}"
@@ -212,7 +212,7 @@ class TestWhatARunBelongsTo:
         job_id = jobdeck.enqueue(conn, TYPE, ADA).job_id
         conn.execute("ALTER FUNCTION job_queue_traces(uuid[]) RENAME TO job_queue_traces_gone")
         run_all(database_url, lambda _params, _ctx: Done())
-        assert outcomes(conn, job_id) == ["succeeded"]
+        assert conn.outcomes(job_id) == ["succeeded"]
         assert recorded.span(PROCESS).parent is None
         assert "the traces of claimed jobs could not be read" in caplog.text
 
@@ -254,7 +254,7 @@ class TestWhatASpanTells:
             return Done()
 
         with working(database_url, greets(run, timeout=0.1), settings=settings()) as worker:
-            until(lambda: outcomes(conn) == ["failed"], "the report")
+            until(lambda: conn.outcomes() == ["failed"], "the report")
             worker.drain(PATIENCE)
         span = recorded.span(PROCESS)
         assert (fact(span, "error.type"), fact(span, "jobdeck.outcome")) == ("timeout", "failed")
@@ -303,7 +303,7 @@ class TestWhatASpanTells:
             jobdeck.enqueue_many(conn, TYPE, [ADA, ADA])
             recorded.provider.add_span_processor(Broken())
             run_all(database_url, lambda _params, _ctx: Done())
-        assert outcomes(conn) == ["succeeded", "succeeded"]
+        assert conn.outcomes() == ["succeeded", "succeeded"]
         assert failed == ["start", "end"]
         assert "the span of a run could not be begun" in caplog.text
         assert "the span of a run could not be ended" in caplog.text
@@ -398,5 +398,5 @@ def test_a_worker_that_was_not_asked_records_nothing(database_url: str, conn: Co
         worker.run_until_idle()
     assert seen == [False]
     assert [span.name for span in recorded.all()] == [SEND]
-    assert status_of(conn, job_id) == "failed"
+    assert conn.status_of(job_id) == "failed"
     assert conn.value("SELECT run_trace FROM job_queue WHERE id = %s", job_id) is None

@@ -13,7 +13,6 @@ import pytest
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, STANDING, worker_process
-from tests.support.working import outcomes
 
 HANDLERS = "tests.core.telemetry.traced_handlers"
 TYPES = ("thread", "loop", "process")
@@ -45,7 +44,7 @@ def test_each_kind_of_handler_is_in_the_trace_that_enqueued_it(
     traces.touch()
     asked = {"JOBDECK_HANDLERS": HANDLERS, "JOBDECK_OTEL": "1", "TRACES_FILE": str(traces)}
     with worker_process(database_url, tmp_path, **asked) as worker:
-        until(lambda: outcomes(conn) == ["succeeded"] * 3, "the runs")
+        until(lambda: conn.outcomes() == ["succeeded"] * 3, "the runs")
         # The process of a handler exports after each run. The worker does so when it ends.
         until(lambda: "inside process" in traces.read_text(encoding="utf-8"), "the span of the process")
         worker.terminate()
@@ -80,7 +79,7 @@ with jobdeck.open_database(settings, application_name="test", max_size=4) as dat
 print([name for name in sys.modules if name.startswith("opentelemetry")])
 """
     assert run(database_url, tmp_path, "-c", program).stdout == "[]\n"
-    assert outcomes(conn) == ["succeeded"]
+    assert conn.outcomes() == ["succeeded"]
     assert conn.value("SELECT count(*) FROM job_queue") == 0
 
 

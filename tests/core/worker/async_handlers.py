@@ -17,9 +17,9 @@ from jobdeck.core.worker.context import RunContext
 from jobdeck.core.worker.runs.loop_context import OnLoop
 from jobdeck.core.worker.slots.loop import LoopSlots
 from tests.core.worker.test_executor import runner_of
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE
-from tests.support.working import ACTOR, claimed
+from tests.support.working import claimed
 
 
 class Gate:

@@ -22,17 +22,7 @@ from tests.core.worker import process_handlers
 from tests.core.worker.process_handlers import MODULE
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import (
-    a_worker,
-    drain,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    working,
-)
+from tests.support.working import a_worker, drain, job_type, nothing, quick_settings, working
 
 
 @pytest.fixture(autouse=True)
@@ -59,12 +49,12 @@ class TestMiddleware:
 
         middleware(named("outer"))
         middleware(named("inner"))
-        job = enqueue(conn, "plain", payload={"number": 4})
+        job = conn.add("plain", payload={"number": 4})
         drain(database_url, job_type("plain", lambda params, _ctx: Done({"number": params.number})))
         assert seen == [
             "outer plain 4", "inner plain 4", "inner got {'number': 4}", "outer got {'number': 4, 'inner': True}",
         ]  # fmt: skip
-        assert last_run(conn, job.id)["output"] == {"number": 4, "inner": True, "outer": True}
+        assert conn.last_run(job.id)["output"] == {"number": 4, "inner": True, "outer": True}
 
     def test_async_middleware_is_around_async_handlers_and_plain_middleware_around_the_others(
         self, database_url: str, conn: Connection
@@ -86,11 +76,11 @@ class TestMiddleware:
             await asyncio.sleep(0)
             return Done({"waited": True})
 
-        enqueue(conn, "thread")
-        job = enqueue(conn, "task")
+        conn.add("thread")
+        job = conn.add("task")
         drain(database_url, job_type("thread", nothing), job_type("task", waits))
         assert sorted(seen) == ["loop task", "plain thread"]
-        assert last_run(conn, job.id)["output"] == {"waited": True}
+        assert conn.last_run(job.id)["output"] == {"waited": True}
 
     def test_what_it_raises_is_the_runs_error_and_what_it_returns_without_a_call_the_outcome(
         self, database_url: str, conn: Connection
@@ -103,18 +93,18 @@ class TestMiddleware:
                 raise PermanentError("not today")
             return Done({"skipped": True}) if params.number == 2 else call()
 
-        jobs = [enqueue(conn, "plain", payload={"number": number}) for number in (1, 2, 3)]
+        jobs = [conn.add("plain", payload={"number": number}) for number in (1, 2, 3)]
         drain(database_url, job_type("plain", lambda params, _ctx: ran.append(params.number)))
         assert ran == [3]
-        assert (outcomes(conn, jobs[0].id), last_run(conn, jobs[0].id)["error"]) == (["failed"], "not today")
-        assert last_run(conn, jobs[1].id)["output"] == {"skipped": True}
+        assert (conn.outcomes(jobs[0].id), conn.last_run(jobs[0].id)["error"]) == (["failed"], "not today")
+        assert conn.last_run(jobs[1].id)["output"] == {"skipped": True}
 
     @pytest.mark.slow
     def test_it_is_around_a_handler_in_a_process(self, database_url: str, conn: Connection) -> None:
         importlib.reload(importlib.import_module("tests.core.worker.process_middleware"))
-        job = enqueue(conn, "p_done", payload={"number": 6})
+        job = conn.add("p_done", payload={"number": 6})
         drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
-        log = last_run(conn, job.id)["log"]
+        log = conn.last_run(job.id)["log"]
         assert log.index("before 6") < log.index("a line of p_done") < log.index("after")
 
     @pytest.mark.slow
@@ -131,9 +121,9 @@ class TestMiddleware:
 
         guard.__module__ = module
         middleware(guard)
-        job = enqueue(conn, "p_done", payload={"number": 6}, max_attempts=1)
+        job = conn.add("p_done", payload={"number": 6}, max_attempts=1)
         drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
-        run = last_run(conn, job.id)
+        run = conn.last_run(job.id)
         assert (run["outcome"], run["error_kind"]) == ("failed", kind)
         assert words in run["error"]
 
@@ -162,10 +152,10 @@ class TestHooks:
             if params.number:
                 raise ValueError("no luck for jane@example.org")
 
-        job = enqueue(conn, "fails", payload={"number": 7}, max_attempts=2)
-        enqueue(conn, "fails")
+        job = conn.add("fails", payload={"number": 7}, max_attempts=2)
+        conn.add("fails")
         drain(database_url, job_type("fails", fails), worker_id="w1")
-        assert outcomes(conn, job.id) == ["retried", "failed"]
+        assert conn.outcomes(job.id) == ["retried", "failed"]
         (one,) = told
         assert (one.job_id, one.task_type, one.payload, one.attempt) == (job.id, "fails", {"number": 7}, 2)
         assert (one.error_kind, one.recurring, one.worker) == ("ValueError", False, "w1")
@@ -180,7 +170,7 @@ class TestHooks:
         def fails(_params: Any, _ctx: Any) -> None:
             raise PermanentError("never")
 
-        enqueue(conn, "fails", recurrence_interval_minutes=60)
+        conn.add("fails", recurrence_interval_minutes=60)
         drain(database_url, job_type("fails", fails))
         assert [(one.recurring, one.error) for one in told] == [(True, "never")]
 
@@ -190,13 +180,13 @@ class TestHooks:
     ) -> None:
         told: list[FailedJob] = []
         on_failure(told.append)
-        last, again = (enqueue(conn, "gone", max_attempts=attempts) for attempts in (1, 2))
+        last, again = (conn.add("gone", max_attempts=attempts) for attempts in (1, 2))
         conn.execute("SELECT job_queue_claim('silent', ARRAY['gone'], 9, 60.0)")
         conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second'")
         conn.execute("UPDATE job_queue SET run_at = now() + interval '1 day' WHERE id = %s", (again.id,))
         with working(database_url, job_type("plain", nothing)):
             until(lambda: told, "the hook")
-            until(lambda: outcomes(conn, again.id) == ["lost"], "the other lost run")
+            until(lambda: conn.outcomes(again.id) == ["lost"], "the other lost run")
         assert [(one.job_id, one.error_kind) for one in told] == [(last.id, "lease_expired")]
 
     @pytest.mark.slow
@@ -204,13 +194,13 @@ class TestHooks:
         told: list[FailedJob] = []
         on_failure(told.append)
         last, again = (
-            enqueue(conn, "gone", payload={"number": n}, max_attempts=n, recurrence_interval_minutes=60) for n in (1, 3)
+            conn.add("gone", payload={"number": n}, max_attempts=n, recurrence_interval_minutes=60) for n in (1, 3)
         )
         conn.execute("SELECT job_queue_claim('silent', ARRAY['gone'], 9, 60.0)")
         conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 second'")
         with working(database_url, job_type("plain", nothing)):
             until(lambda: told, "the hook")
-            until(lambda: outcomes(conn, again.id) == ["lost"], "the other lost run")
+            until(lambda: conn.outcomes(again.id) == ["lost"], "the other lost run")
         assert [(one.job_id, one.recurring, one.attempt) for one in told] == [(last.id, True, 1)]
 
     def test_a_hook_that_fails_keeps_no_other_from_being_called(
@@ -232,7 +222,7 @@ class TestHooks:
             raise PermanentError("never")
 
         for _ in range(2):
-            enqueue(conn, "fails")
+            conn.add("fails")
         drain(database_url, job_type("fails", fails))
         assert len(told) == 2
         lines = [vars(one)["fields"] for one in caplog.records if one.getMessage() == "a hook of a failed job failed"]
@@ -246,10 +236,10 @@ class TestHooks:
         def fails(_params: Any, _ctx: Any) -> None:
             raise PermanentError("never")
 
-        jobs = [enqueue(conn, "fails") for _ in range(5)]
+        jobs = [conn.add("fails") for _ in range(5)]
         with working(database_url, job_type("fails", fails)) as worker:
             until(lambda: worker.status.failed == 5, "the reports")
-            assert [outcomes(conn, one.id) for one in jobs] == [["failed"]] * 5
+            assert [conn.outcomes(one.id) for one in jobs] == [["failed"]] * 5
             go_on.set()
 
     @pytest.mark.slow
@@ -263,9 +253,9 @@ class TestHooks:
         def fails(_params: Any, _ctx: Any) -> None:
             raise PermanentError("never")
 
-        job = enqueue(conn, "fails")
+        job = conn.add("fails")
         drain(database_url, job_type("fails", fails))
-        assert outcomes(conn, job.id) == ["failed"]
+        assert conn.outcomes(job.id) == ["failed"]
         assert "the hooks of failed jobs are too slow; the worker ends without them" in caplog.messages
         go_on.set()
 
@@ -277,7 +267,7 @@ class TestHooks:
         def fails(_params: Any, _ctx: Any) -> None:
             raise PermanentError("never")
 
-        enqueue(conn, "fails")
+        conn.add("fails")
         with a_worker(database_url, job_type("fails", fails)) as worker:
 
             @on_failure
@@ -294,7 +284,7 @@ class TestHooks:
         def fails(_params: Any, _ctx: Any) -> None:
             raise PermanentError("never")
 
-        enqueue(conn, "fails")
+        conn.add("fails")
         with working(database_url, job_type("fails", fails), worker_id="w12") as worker:
             until(lambda: worker.status.failed == 1, "the failure")
             assert not [one for one in threading.enumerate() if one.name == "w12 hooks"]
@@ -352,11 +342,11 @@ class TestResources:
             job_type("three", uses_on_loop, resources=opener), job_type("none", uses),
         ]  # fmt: skip
         for name in ("one", "two", "three", "one"):
-            enqueue(conn, name)
+            conn.add(name)
         drain(database_url, *types, settings=quick_settings(lease_seconds=33.0))
         assert seen == ["the client"] * 4
         assert opened.events == ["entered with a lease of 33", "left"]
-        enqueue(conn, "none")
+        conn.add("none")
         drain(database_url, *types)
         assert seen[-1] is None
 
@@ -369,9 +359,9 @@ class TestResources:
             seen.append(ctx.resources)
 
         for _ in range(20):
-            enqueue(conn, "uses")
+            conn.add("uses")
         drain(database_url, job_type("uses", uses, resources=opened.on_loop))
-        assert (outcomes(conn), seen) == (["succeeded"] * 20, [None] * 20)
+        assert (conn.outcomes(), seen) == (["succeeded"] * 20, [None] * 20)
         assert opened.events == ["entered with True", "left"]
 
     @pytest.mark.parametrize("kind", ["thread", "async"])
@@ -402,18 +392,18 @@ class TestResources:
             "thread": job_type("uses", uses, resources=plain),
             "async": job_type("uses", uses_on_loop, resources=on_loop),
         }
-        job = enqueue(conn, "uses")
+        job = conn.add("uses")
         drain(database_url, types[kind])
-        assert outcomes(conn, job.id) == ["retried", "succeeded"]
-        assert last_run(conn, job.id)["output"] == {"got": "open"}
+        assert conn.outcomes(job.id) == ["retried", "succeeded"]
+        assert conn.last_run(job.id)["output"] == {"got": "open"}
         assert conn.execute("SELECT error FROM job_runs WHERE outcome = 'retried'").fetchone() == ("OSError: no route",)
 
     @pytest.mark.slow
     def test_a_process_opens_them_once_for_all_its_runs(self, database_url: str, conn: Connection) -> None:
-        jobs = [enqueue(conn, "p_shares", payload={"number": number}) for number in (1, 2)]
+        jobs = [conn.add("p_shares", payload={"number": number}) for number in (1, 2)]
         settings = quick_settings(lease_seconds=120.0, process_concurrency=1)
         drain(database_url, *load([MODULE]), settings=settings)
-        opened, again = (last_run(conn, one.id)["output"] for one in jobs)
+        opened, again = (conn.last_run(one.id)["output"] for one in jobs)
         assert opened == again
         assert opened["opened"] == 1
         assert opened["pid"] != os.getpid()

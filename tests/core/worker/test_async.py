@@ -22,21 +22,10 @@ from jobdeck.core.worker.runs.preview import effects
 from tests.core.worker.async_handlers import Gate, all_async, returns_nothing
 from tests.core.worker.test_canaries import ask, ended
 from tests.core.worker.test_executor import runner_of
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
-from tests.support.working import (
-    ACTOR,
-    a_worker,
-    claimed,
-    enqueue,
-    job_type,
-    nothing,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import a_worker, claimed, job_type, nothing, quick_settings, working
 
 # Running
 
@@ -71,7 +60,7 @@ def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(
     database_url: str, conn: Connection, gate: Gate
 ) -> None:
     all_async(conn, "gate", 3)
-    enqueue(conn, "plain")
+    conn.add("plain")
     settings = quick_settings(async_concurrency=3)
     with working(
         database_url, job_type("gate", gate), job_type("plain", nothing), settings=settings, concurrency=1
@@ -83,9 +72,9 @@ def test_async_jobs_take_no_slot_of_threads_and_threads_none_of_them(
 
 
 def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: str, conn: Connection) -> None:
-    job = enqueue(conn, "plain")
+    job = conn.add("plain")
     with working(database_url, job_type("plain", nothing), worker_id="w8"):
-        until(lambda: status_of(conn, job.id) is None, "the run")
+        until(lambda: conn.status_of(job.id) is None, "the run")
         names = [thread.name for thread in threading.enumerate() if thread.name.startswith("w8")]
     assert sum("fetcher" in name for name in names) == 1
     assert not any("loop" in name for name in names)
@@ -95,7 +84,7 @@ def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: 
 def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database_url: str, conn: Connection) -> None:
     def plain(params: Any, ctx: Any) -> None:
         if params.number:
-            enqueue(ctx.db, "later", payload={"number": params.number - 1})
+            ctx.db.add("later", payload={"number": params.number - 1})
 
     async def later(params: Any, _ctx: Any) -> None:
         if params.number:
@@ -103,12 +92,12 @@ def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database
 
     def hand_on(number: int) -> None:
         with Connection.connect(database_url, autocommit=True) as own:
-            enqueue(own, "plain", payload={"number": number})
+            own.add("plain", payload={"number": number})
 
-    enqueue(conn, "plain", payload={"number": 9})
+    conn.add("plain", payload={"number": 9})
     with a_worker(database_url, job_type("plain", plain), job_type("later", later)) as worker:
         worker.run_until_idle()
-    assert outcomes(conn) == ["succeeded"] * 10
+    assert conn.outcomes() == ["succeeded"] * 10
 
 
 def test_a_cycle_runs_async_jobs_one_by_one(database_url: str, conn: Connection) -> None:
@@ -133,12 +122,12 @@ def test_a_cycle_runs_async_jobs_one_by_one(database_url: str, conn: Connection)
 def test_a_canary_runs_while_all_places_are_taken_and_everything_is_paused(
     database_url: str, conn: Connection, gate: Gate
 ) -> None:
-    enqueue(conn, "gate")
+    conn.add("gate")
     settings = quick_settings(async_concurrency=1)
     with working(database_url, job_type("gate", gate), job_type("quick", returns_nothing), settings=settings) as worker:
         gate.wait_for()
         operator.pause(conn, reason=None, actor=ACTOR)
-        waiting = enqueue(conn, "quick")
+        waiting = conn.add("quick")
         assert ended(conn, ask(conn, waiting.id)).state == "succeeded"
         assert (gate.inside, worker.status.running) == (1, 1)
 

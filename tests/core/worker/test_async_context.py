@@ -25,18 +25,7 @@ from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import (
-    a_worker,
-    claimed,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import a_worker, claimed, job_type, nothing, quick_settings, working
 
 # The context
 
@@ -70,7 +59,7 @@ def test_async_runs_share_as_many_connections_as_the_setting_says(database_url: 
     all_async(conn, "reads", 40)
     with a_worker(database_url, job_type("reads", handler), settings=quick_settings(async_connections=3)) as worker:
         worker.run_until_idle()
-    assert outcomes(conn) == ["succeeded"] * 40
+    assert conn.outcomes() == ["succeeded"] * 40
     assert 1 <= len(servers) <= 3
 
 
@@ -87,13 +76,13 @@ def test_a_connection_of_a_cancelled_query_is_not_used_again_in_its_transaction(
             cursor = await own.execute("SELECT count(*) FROM job_queue")
             return Done({"rows": (await cursor.fetchone())[0]})
 
-    slow = enqueue(conn, "sleeps", max_attempts=1)
+    slow = conn.add("sleeps", max_attempts=1)
     settings = quick_settings(async_connections=1)
     with working(
         database_url, job_type("sleeps", sleeps, timeout=0.3), job_type("reads", reads), settings=settings
     ) as worker:
-        until(lambda: outcomes(conn, slow.id) == ["failed"], "the timeout")
-        enqueue(conn, "reads")
+        until(lambda: conn.outcomes(slow.id) == ["failed"], "the timeout")
+        conn.add("reads")
         until(lambda: worker.status.succeeded == 1, "the next run")
 
 
@@ -101,10 +90,10 @@ def test_the_connection_of_threads_is_refused_with_the_way_that_works(database_u
     async def handler(_params: Any, ctx: Any) -> None:
         ctx.db.execute("SELECT 1")
 
-    job = enqueue(conn, "blocks", max_attempts=1)
+    job = conn.add("blocks", max_attempts=1)
     with a_worker(database_url, job_type("blocks", handler)) as worker:
         worker.run_until_idle()
-    assert "async with ctx.adb() as conn" in last_run(conn, job.id)["error"]
+    assert "async with ctx.adb() as conn" in conn.last_run(job.id)["error"]
 
 
 @pytest.mark.slow
@@ -116,14 +105,14 @@ def test_a_checkpoint_of_a_run_that_lost_its_job_is_refused(database_url: str, c
         await asyncio.to_thread(lost.wait, PATIENCE)
         await ctx.save_checkpoint({"page": 1})
 
-    job = enqueue(conn, "late", max_attempts=1)
+    job = conn.add("late", max_attempts=1)
     settings = quick_settings(lease_seconds=120.0, heartbeat_seconds=60.0)
     with working(database_url, job_type("late", handler), settings=settings) as worker:
         assert entered.wait(PATIENCE)
         with conn.transaction():
             expire(conn, job.id, retry_base=0)
         lost.set()
-        until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
+        until(lambda: conn.outcomes(job.id) == ["lost", "abandoned"], "both records")
         figures = worker.figures()
     assert conn.execute("SELECT checkpoint FROM job_queue").fetchone() == (None,)
     assert figures is not None
@@ -145,7 +134,7 @@ def test_a_handler_that_blocks_the_loop_is_named_with_its_position_once(
     async def blocks(_params: Any, _ctx: Any) -> None:
         blocking_call()
 
-    job = enqueue(conn, "blocks")
+    job = conn.add("blocks")
 
     def warnings() -> list[Any]:
         lines = [vars(one)["fields"] for one in caplog.records if "blocks the event loop" in one.getMessage()]
@@ -157,9 +146,9 @@ def test_a_handler_that_blocks_the_loop_is_named_with_its_position_once(
         shown = "SELECT progress ->> 'log' FROM job_queue"
         until(lambda: "blocking_call" in str(conn.execute(shown).fetchone()), "the line in the dashboard")
         go_on.set()
-        until(lambda: status_of(conn, job.id) is None, "the end")
+        until(lambda: conn.status_of(job.id) is None, "the end")
     assert len(warnings()) == 1
-    assert "blocks the event loop" in last_run(conn, job.id)["log"]
+    assert "blocks the event loop" in conn.last_run(job.id)["log"]
 
 
 def test_a_loop_that_waits_is_not_said_to_be_blocked(gate: Gate, caplog: pytest.LogCaptureFixture) -> None:
@@ -198,7 +187,7 @@ def test_a_lane_without_jobs_does_not_claim_for_each_batch_of_another(
         until(lambda: ["quick"] in claims, "the first claim of the loop's lane")
         began, before = time.monotonic(), claims.count(["quick"])
         for number in range(1, 101):
-            enqueue(conn, "plain")
+            conn.add("plain")
             until(lambda number=number: worker.status.succeeded == number, "the run")  # type: ignore[misc]
         seconds = time.monotonic() - began
     # Each insert wakes both lanes; beyond that, the loop's lane looks at most every `SHARED_SECONDS`.

@@ -18,17 +18,7 @@ from tests.core.worker.async_handlers import Gate, all_async, report_of, returns
 from tests.core.worker.test_executor import runner_of
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import (
-    a_worker,
-    claimed,
-    enqueue,
-    job_type,
-    last_run,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import a_worker, claimed, job_type, quick_settings, working
 
 
 class Unready(RetryLater):
@@ -167,11 +157,11 @@ def test_a_cancelled_handler_that_leaves_through_a_task_group_is_cancelled_and_h
             group.create_task(member(ctx))
 
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", PATIENCE)
-    job = enqueue(conn, "group")
+    job = conn.add("group")
     with working(database_url, job_type("group", group)) as worker:
         assert entered.wait(PATIENCE)
         assert not worker.drain(0)
-    assert outcomes(conn, job.id) == ["released"]
+    assert conn.outcomes(job.id) == ["released"]
 
 
 def test_a_handler_that_is_cancelled_from_inside_has_failed_and_the_error_says_so() -> None:
@@ -195,14 +185,14 @@ def test_exit_in_a_task_that_a_handler_left_behind_ends_no_other_run(
 
         asyncio.get_running_loop().left_behind = asyncio.create_task(exits())  # type: ignore[attr-defined]
 
-    enqueue(conn, "gate")
+    conn.add("gate")
 
     def lines() -> list[str]:
         return [one.getMessage() for one in caplog.records if one.levelno >= logging.ERROR]
 
     with working(database_url, job_type("gate", gate), job_type("leave", leave), worker_id="w10") as worker:
         gate.wait_for()
-        enqueue(conn, "leave")
+        conn.add("leave")
         until(lines, "the line about the exit")
         gate.open()
         until(lambda: worker.status.succeeded == 2, "both runs")
@@ -218,13 +208,13 @@ def test_a_handler_that_cancels_all_tasks_of_the_loop_ends_no_worker(
             if task is not asyncio.current_task():
                 task.cancel()
 
-    first = enqueue(conn, "gate", max_attempts=1)
+    first = conn.add("gate", max_attempts=1)
     types = job_type("gate", gate), job_type("cancels", cancels), job_type("quick", returns_nothing)
     with working(database_url, *types, worker_id="w11") as worker:
         gate.wait_for()
-        enqueue(conn, "cancels")
-        until(lambda: status_of(conn, first.id) == "failed", "the end of the run that was cancelled")
-        enqueue(conn, "quick")
+        conn.add("cancels")
+        until(lambda: conn.status_of(first.id) == "failed", "the end of the run that was cancelled")
+        conn.add("quick")
         until(lambda: worker.status.succeeded == 2, "the next run")
     until(lambda: not threads_of("w11"), "the end of the loop's thread")
 
@@ -242,7 +232,7 @@ def test_a_context_variable_of_one_run_is_not_seen_by_another(database_url: str,
     all_async(conn, "serve", 20)
     with a_worker(database_url, job_type("serve", serve), settings=quick_settings(async_concurrency=5)) as worker:
         worker.run_until_idle()
-    assert outcomes(conn) == ["succeeded"] * 20
+    assert conn.outcomes() == ["succeeded"] * 20
     assert set(seen) == {"nobody"}
 
 
@@ -252,9 +242,9 @@ def test_a_line_that_a_thread_of_an_async_run_logs_is_kept_with_the_run(database
         ctx.log.info("of the handler")
         await asyncio.to_thread(logging.getLogger("vendor").warning, "of the library")
 
-    job = enqueue(conn, "logs")
+    job = conn.add("logs")
     with a_worker(database_url, job_type("logs", handler)) as worker:
         worker.run_until_idle()
-    log = last_run(conn, job.id)["log"]
+    log = conn.last_run(job.id)["log"]
     assert "of the handler" in log
     assert "of the library" in log

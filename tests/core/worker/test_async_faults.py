@@ -22,18 +22,9 @@ from jobdeck.core.worker.slots.lane import thread_position
 from jobdeck.core.worker.slots.loop import GOES_ON, LOST_GOES_ON
 from tests.core.worker.async_handlers import Gate, Place
 from tests.core.worker.test_worker import expire
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import (
-    ACTOR,
-    a_worker,
-    enqueue,
-    job_type,
-    last_run,
-    outcomes,
-    quick_settings,
-    working,
-)
+from tests.support.working import a_worker, job_type, quick_settings, working
 
 # Handlers that do not stop
 
@@ -45,7 +36,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_swallows_
 ) -> None:
     monkeypatch.setattr(loop, "STUBBORN_SECONDS", 0.1)
     monkeypatch.setattr(loop, "LAST_SECONDS", 0.1)
-    job = enqueue(conn, "gate", max_attempts=1)
+    job = conn.add("gate", max_attempts=1)
     with a_worker(database_url, job_type("gate", stubborn, timeout=0.2), mode="cycle", source="cli") as worker:
         run: Callable[[], object] = worker.run_cycle if way == "cycle" else worker.run_until_idle
         thread = threading.Thread(target=run)
@@ -55,7 +46,7 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_swallows_
         stubborn.open()
         thread.join()
     assert ended
-    assert (outcomes(conn, job.id), last_run(conn, job.id)["error_kind"]) == (["failed"], "timeout")
+    assert (conn.outcomes(job.id), conn.last_run(job.id)["error_kind"]) == (["failed"], "timeout")
 
 
 @pytest.mark.slow
@@ -71,19 +62,19 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_handler_that_blocks_th
             entered.set()
             go_on.wait()
 
-    first = enqueue(conn, "blocks", payload={"number": 0}, max_attempts=1)
+    first = conn.add("blocks", payload={"number": 0}, max_attempts=1)
     with a_worker(database_url, job_type("blocks", blocks, timeout=0.2)) as worker:
         thread = threading.Thread(target=worker.run_until_idle)
         thread.start()
         assert entered.wait(PATIENCE)
-        second = enqueue(conn, "blocks", payload={"number": 1})
+        second = conn.add("blocks", payload={"number": 1})
         thread.join(PATIENCE)
         ended = not thread.is_alive()
         go_on.set()
         thread.join()
     assert ended
-    assert outcomes(conn, first.id) == ["failed"]
-    assert set(outcomes(conn, second.id)) <= {"released"}
+    assert conn.outcomes(first.id) == ["failed"]
+    assert set(conn.outcomes(second.id)) <= {"released"}
 
 
 def test_a_handler_that_swallows_the_loss_of_its_job_is_cancelled(
@@ -99,14 +90,14 @@ def test_a_handler_that_swallows_the_loss_of_its_job_is_cancelled(
             await ctx.save_checkpoint({"page": 1})
         await asyncio.Event().wait()
 
-    job = enqueue(conn, "saves", max_attempts=1)
+    job = conn.add("saves", max_attempts=1)
     settings = quick_settings(lease_seconds=3600.0, heartbeat_seconds=1200.0)
     with working(database_url, job_type("saves", saves), settings=settings):
         assert entered.wait(PATIENCE)
         with conn.transaction():
             expire(conn, job.id, retry_base=0)
         lost.set()
-        until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
+        until(lambda: conn.outcomes(job.id) == ["lost", "abandoned"], "both records")
 
 
 def test_a_handler_that_cleans_up_after_a_cancellation_is_not_cancelled_again_at_its_timeout(
@@ -206,16 +197,16 @@ def test_another_worker_runs_the_jobs_that_wait_for_a_blocked_loop(database_url:
             go_on.wait()
 
     kind = job_type("blocks", blocks)
-    enqueue(conn, "blocks", payload={"number": 0})
+    conn.add("blocks", payload={"number": 0})
     settings = quick_settings(lease_seconds=120.0)
     with working(database_url, kind, settings=settings) as worker:
         assert entered.wait(PATIENCE)
         producer.enqueue_many(conn, [NewJob("blocks", {"number": 1})] * 10, actor=ACTOR)
         with working(database_url, kind, settings=settings):
-            until(lambda: outcomes(conn).count("succeeded") == 10, "the runs of the other worker")
+            until(lambda: conn.outcomes().count("succeeded") == 10, "the runs of the other worker")
         assert worker.status.running == 1
         go_on.set()
-        enqueue(conn, "blocks", payload={"number": 1})
+        conn.add("blocks", payload={"number": 1})
         until(lambda: worker.status.succeeded >= 2, "the runs after the block")
 
 

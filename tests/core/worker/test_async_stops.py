@@ -20,42 +20,32 @@ from tests.core.worker.async_handlers import Gate, all_async, threads_of
 from tests.core.worker.test_executor import runner_of
 from tests.core.worker.test_worker import expire
 from tests.support.examples import examples
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, beside, until
-from tests.support.working import (
-    ACTOR,
-    claimed,
-    enqueue,
-    job_type,
-    last_run,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import claimed, job_type, quick_settings, working
 
 # Stopping
 
 
 def test_an_operators_cancel_cancels_the_task(database_url: str, conn: Connection, gate: Gate) -> None:
-    job = enqueue(conn, "gate")
+    job = conn.add("gate")
     with working(database_url, job_type("gate", gate)):
         gate.wait_for()
         operator.cancel(conn, [job.id], actor=ACTOR)
         assert gate.cancelled.acquire(timeout=PATIENCE)
-        until(lambda: status_of(conn, job.id) == "cancelled", "the end")
-    assert outcomes(conn, job.id) == ["cancelled"]
+        until(lambda: conn.status_of(job.id) == "cancelled", "the end")
+    assert conn.outcomes(job.id) == ["cancelled"]
 
 
 @pytest.mark.slow
 def test_a_run_over_its_timeout_is_cancelled_and_reported_with_its_position(
     database_url: str, conn: Connection, gate: Gate
 ) -> None:
-    job = enqueue(conn, "gate", max_attempts=1)
+    job = conn.add("gate", max_attempts=1)
     with working(database_url, job_type("gate", gate, timeout=0.2)):
-        until(lambda: status_of(conn, job.id) == "failed", "the failure")
+        until(lambda: conn.status_of(job.id) == "failed", "the failure")
     assert gate.cancelled.acquire(blocking=False)
-    run = last_run(conn, job.id)
+    run = conn.last_run(job.id)
     assert run["error_kind"] == "timeout"
     assert run["error"] == "The run took longer than the 0.2 seconds that gate allows."
     assert "await mine.wait()" in run["traceback"]
@@ -66,8 +56,8 @@ def test_a_run_over_its_timeout_is_cancelled_and_reported_with_its_position(
 def test_a_run_that_goes_on_after_its_timeout_keeps_its_key_until_it_ends_and_is_shown(
     database_url: str, conn: Connection, stubborn: Gate
 ) -> None:
-    first = enqueue(conn, "gate", concurrency_key="k", max_attempts=1)
-    second = enqueue(conn, "gate", concurrency_key="k", max_attempts=1)
+    first = conn.add("gate", concurrency_key="k", max_attempts=1)
+    second = conn.add("gate", concurrency_key="k", max_attempts=1)
     settings = quick_settings(lease_seconds=120.0)
     with working(database_url, job_type("gate", stubborn, timeout=0.2), settings=settings):
         stubborn.wait_for()
@@ -77,12 +67,12 @@ def test_a_run_that_goes_on_after_its_timeout_keeps_its_key_until_it_ends_and_is
         shown = "SELECT progress ->> 'message', progress ->> 'log' FROM job_queue WHERE id = %s"
         until(lambda: "goes on" in str(conn.execute(shown, (first.id,)).fetchone()), "the notice")
         until(lambda: conn.execute(ends, (first.id,)).fetchone() > before, "another lease")  # type: ignore[operator]
-        assert (status_of(conn, first.id), status_of(conn, second.id)) == ("running", "pending")
-        assert (stubborn.inside, outcomes(conn)) == (1, [])
+        assert (conn.status_of(first.id), conn.status_of(second.id)) == ("running", "pending")
+        assert (stubborn.inside, conn.outcomes()) == (1, [])
         stubborn.open()
-        until(lambda: outcomes(conn, second.id), "the next run with the key")
-    assert outcomes(conn, first.id) == ["failed"]
-    run = last_run(conn, first.id)
+        until(lambda: conn.outcomes(second.id), "the next run with the key")
+    assert conn.outcomes(first.id) == ["failed"]
+    run = conn.last_run(first.id)
     assert (run["error_kind"], run["output"]) == ("timeout", None)
     assert "its concurrency key" in run["log"]
     assert stubborn.most == 1
@@ -99,7 +89,7 @@ def test_draining_lets_async_runs_finish(database_url: str, conn: Connection, ga
 
         with beside(open_gate):
             assert worker.drain(PATIENCE)
-    assert outcomes(conn) == ["succeeded"] * 3
+    assert conn.outcomes() == ["succeeded"] * 3
     assert conn.execute("SELECT status, sum(attempts), count(*) FROM job_queue GROUP BY 1").fetchall() == [
         ("pending", 0, 2)
     ]
@@ -114,7 +104,7 @@ def test_draining_cancels_when_the_time_is_over_and_hands_back(
         gate.wait_for(50)
         assert not worker.drain(0)
         assert gate.inside == 0
-    assert outcomes(conn) == ["released"] * 50
+    assert conn.outcomes() == ["released"] * 50
     assert conn.execute("SELECT DISTINCT status, attempts FROM job_queue").fetchall() == [("pending", 0)]
 
 
@@ -124,14 +114,14 @@ def test_draining_hands_back_what_will_not_stop(
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
     monkeypatch.setattr("jobdeck.core.worker.slots.loop.LAST_SECONDS", 0.1)
-    job = enqueue(conn, "gate")
+    job = conn.add("gate")
     with working(database_url, job_type("gate", stubborn), worker_id="w9") as worker:
         stubborn.wait_for()
         assert not worker.drain(0)
-        assert outcomes(conn, job.id) == ["released"]
+        assert conn.outcomes(job.id) == ["released"]
         stubborn.open()
         until(lambda: not threads_of("w9"), "the last thread")
-    assert outcomes(conn, job.id) == ["released"]
+    assert conn.outcomes(job.id) == ["released"]
 
 
 @pytest.mark.slow
@@ -140,25 +130,25 @@ def test_draining_reports_what_is_over_its_timeout_and_will_not_stop_as_timed_ou
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
     monkeypatch.setattr("jobdeck.core.worker.slots.loop.LAST_SECONDS", 0.1)
-    job = enqueue(conn, "gate", max_attempts=1)
+    job = conn.add("gate", max_attempts=1)
     with working(database_url, job_type("gate", stubborn, timeout=0.2)) as worker:
         assert stubborn.cancelled.acquire(timeout=PATIENCE)
         assert not worker.drain(0)
         stubborn.open()
-    assert (status_of(conn, job.id), last_run(conn, job.id)["error_kind"]) == ("failed", "timeout")
+    assert (conn.status_of(job.id), conn.last_run(job.id)["error_kind"]) == ("failed", "timeout")
 
 
 def test_a_run_that_lost_its_lease_is_cancelled_and_its_result_is_discarded(
     database_url: str, conn: Connection, gate: Gate
 ) -> None:
-    job = enqueue(conn, "gate", max_attempts=1)
+    job = conn.add("gate", max_attempts=1)
     with working(database_url, job_type("gate", gate)):
         gate.wait_for()
         with conn.transaction():
             expire(conn, job.id, retry_base=0)
         assert gate.cancelled.acquire(timeout=PATIENCE)
-        until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
-    assert status_of(conn, job.id) == "failed"
+        until(lambda: conn.outcomes(job.id) == ["lost", "abandoned"], "both records")
+    assert conn.status_of(job.id) == "failed"
 
 
 def test_a_run_that_must_stop_before_it_has_begun_is_handed_back() -> None:
@@ -248,7 +238,7 @@ def test_however_runs_are_stopped_each_claim_has_one_report_and_no_row_stays_run
     with Connection.connect(database_url, autocommit=True) as conn:
         conn.execute("TRUNCATE job_queue, job_runs CASCADE")
         jobs = [
-            enqueue(conn, name.replace(" ", "_"), payload={"number": number}, max_attempts=1)
+            conn.add(name.replace(" ", "_"), payload={"number": number}, max_attempts=1)
             for number, name in enumerate(behaviours)
         ]
         with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:

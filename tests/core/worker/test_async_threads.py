@@ -32,17 +32,7 @@ from tests.core.worker.test_executor import runner_of
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT
-from tests.support.working import (
-    a_worker,
-    claimed,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    working,
-)
+from tests.support.working import a_worker, claimed, job_type, nothing, quick_settings, working
 
 # Resources
 
@@ -69,10 +59,10 @@ def test_resources_on_the_loop_are_left_before_their_own_tasks_are_cancelled_and
     async def uses(_params: Any, ctx: Any) -> Done:
         return Done({"got": ctx.resources})
 
-    job = enqueue(conn, "uses")
+    job = conn.add("uses")
     with a_worker(database_url, job_type("uses", uses, resources=opens)) as worker:
         worker.run_until_idle()
-    assert last_run(conn, job.id)["output"] == {"got": "the client"}
+    assert conn.last_run(job.id)["output"] == {"got": "the client"}
     assert said == ["of the run None", "flushed"]
     assert not [one for one in caplog.records if one.levelno >= logging.WARNING]
 
@@ -101,14 +91,14 @@ def test_resources_that_open_slowly_delay_no_run_that_does_not_need_them(
 
     handler = {"thread": uses, "async": uses_on_loop}[kind]
     types = job_type("slow", handler, resources=slow), job_type("quick", handler, resources=quick)
-    first = enqueue(conn, "slow")
+    first = conn.add("slow")
     with working(database_url, *types, settings=quick_settings(lease_seconds=120.0)):
         assert entered.wait(PATIENCE)
-        second = enqueue(conn, "quick")
-        until(lambda: outcomes(conn, second.id) == ["succeeded"], "the other run")
+        second = conn.add("quick")
+        until(lambda: conn.outcomes(second.id) == ["succeeded"], "the other run")
         go_on.set()
-        until(lambda: outcomes(conn, first.id) == ["succeeded"], "the first run")
-    assert last_run(conn, first.id)["output"] == {"got": "slow"}
+        until(lambda: conn.outcomes(first.id) == ["succeeded"], "the first run")
+    assert conn.last_run(first.id)["output"] == {"got": "slow"}
 
 
 async def test_resources_whose_task_is_cancelled_before_it_begins_fail_the_run_and_are_opened_by_the_next() -> None:
@@ -304,7 +294,7 @@ def test_a_worker_whose_main_thread_has_ended_hands_back_a_run_that_waits_for_a_
     program, pipe = tmp_path / "program.py", tmp_path / "pipe"
     program.write_text(PROGRAM)
     os.mkfifo(pipe)
-    job = enqueue(conn, "reads")
+    job = conn.add("reads")
     process = subprocess.Popen(
         [sys.executable, str(program), database_url, str(pipe)],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -323,7 +313,7 @@ def test_a_worker_whose_main_thread_has_ended_hands_back_a_run_that_waits_for_a_
         assert process.stdin is not None
         process.stdin.write("end\n")
         process.stdin.close()
-        until(lambda: outcomes(conn, job.id) == ["released"], "the end of the run")
+        until(lambda: conn.outcomes(job.id) == ["released"], "the end of the run")
         os.close(writers[0])
         assert process.wait(PATIENCE) == 0
     finally:

@@ -20,17 +20,7 @@ from tests.core.worker.process_handlers import MODULE
 from tests.core.worker.test_executor import context_of, raising, runner_of
 from tests.support.queue import Connection
 from tests.support.waiting import until
-from tests.support.working import (
-    claimed,
-    drain,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    working,
-)
+from tests.support.working import claimed, drain, job_type, nothing, quick_settings, working
 
 
 def failing(backoff: Any, error: BaseException | None = None, **facts: Any) -> FinishedRun:
@@ -160,9 +150,9 @@ def test_the_next_attempt_in_a_thread_and_on_the_loop_is_due_when_it_says(
 ) -> None:
     delays = {1: 0.0, 2: 5000.0}
     kind = job_type("own", handler, backoff=lambda attempt, _error: delays[attempt], retry_base=99_999.0)
-    own = enqueue(conn, "own", max_attempts=5)
+    own = conn.add("own", max_attempts=5)
     with working(database_url, kind):
-        until(lambda: outcomes(conn, own.id) == ["retried", "retried"], "two attempts")
+        until(lambda: conn.outcomes(own.id) == ["retried", "retried"], "two attempts")
     assert due_in(conn, own.id) == pytest.approx(5000.0, abs=60)
 
 
@@ -170,9 +160,9 @@ def test_a_thread_whose_backoff_exits_runs_the_next_job(database_url: str, conn:
     kind = job_type(
         "own", raising(ValueError("no luck")), backoff=raising(SystemExit()), retry_base=5000.0, retry_cap=5000.0
     )
-    jobs = [enqueue(conn, "own") for _ in range(3)]
+    jobs = [conn.add("own") for _ in range(3)]
     with working(database_url, kind, concurrency=1):
-        until(lambda: outcomes(conn) == ["retried"] * 3, "all runs")
+        until(lambda: conn.outcomes() == ["retried"] * 3, "all runs")
     assert all(2500 <= due_in(conn, one.id) <= 5001 for one in jobs)
 
 
@@ -184,9 +174,9 @@ def test_a_timeout_of_an_async_run_asks_it(database_url: str, conn: Connection) 
     kind = job_type(
         "own", hang, timeout=0.2, backoff=lambda _attempt, error: 700.0 if isinstance(error, TimedOut) else 0
     )
-    own = enqueue(conn, "own")
+    own = conn.add("own")
     with working(database_url, kind):
-        until(lambda: outcomes(conn, own.id) == ["retried"], "the timeout")
+        until(lambda: conn.outcomes(own.id) == ["retried"], "the timeout")
     assert due_in(conn, own.id) == pytest.approx(700.0, abs=60)
 
 
@@ -202,20 +192,20 @@ def test_a_timeout_of_an_async_run_asks_it(database_url: str, conn: Connection) 
 def test_a_run_in_a_process_asks_it_however_the_run_ended(
     database_url: str, conn: Connection, name: str, number: int, delay: float, error_kind: str
 ) -> None:
-    own = enqueue(conn, name, payload={"number": number})
+    own = conn.add(name, payload={"number": number})
     drain(database_url, *load([MODULE]), settings=quick_settings(lease_seconds=120.0))
-    run = last_run(conn, own.id)
+    run = conn.last_run(own.id)
     assert (run["outcome"], run["error_kind"]) == ("retried", error_kind)
     assert due_in(conn, own.id) == pytest.approx(delay, abs=60)
 
 
 @pytest.mark.slow
 def test_an_error_of_it_in_a_process_is_in_the_log_of_the_run(database_url: str, conn: Connection) -> None:
-    own = enqueue(conn, "p_backs_off", payload={"number": 2})
+    own = conn.add("p_backs_off", payload={"number": 2})
     settings = quick_settings(lease_seconds=120.0, retry_base_seconds=9000.0, retry_cap_seconds=9000.0)
     drain(database_url, *load([MODULE]), settings=settings)
     assert (
         "the backoff function failed, so the default delay is used: KeyError: 'LookupError'"
-        in (last_run(conn, own.id)["log"])
+        in (conn.last_run(own.id)["log"])
     )
     assert 4500 <= due_in(conn, own.id) <= 9001

@@ -15,9 +15,9 @@ from jobdeck.core.registry import Done
 from jobdeck.core.worker import fetcher
 from jobdeck.core.worker.context import RunContext
 from tests.core.worker.test_fetcher import a_fetcher
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import ACTOR, Held, a_state, claimed, enqueue, job_type, outcomes, working
+from tests.support.working import Held, a_state, claimed, job_type, working
 
 
 def ask(conn: Connection, job_id: UUID) -> int:
@@ -43,14 +43,14 @@ def test_it_runs_beside_slots_that_are_all_taken_and_although_everything_is_paus
     conn: Connection, database_url: str, held: Held
 ) -> None:
     for _ in range(3):
-        enqueue(conn, "long")
+        conn.add("long")
     types = (job_type("long", held), job_type("quick", lambda *_: Done({})))
     with working(database_url, *types, concurrency=1):
         held.wait_for()
         operator.pause(conn, reason=None, actor=ACTOR)
-        job = enqueue(conn, "quick")
+        job = conn.add("quick")
         assert ended(conn, ask(conn, job.id)).state == "succeeded"
-        assert outcomes(conn, job.id) == ["succeeded"]
+        assert conn.outcomes(job.id) == ["succeeded"]
         operator.resume(conn, actor=ACTOR)
         held.let_go()
         held.wait_for(2)
@@ -62,11 +62,11 @@ def test_a_worker_that_hears_no_notification_looks_for_one_by_itself(
 ) -> None:
     monkeypatch.setattr(fetcher, "CANARY", "another word")
     monkeypatch.setattr(fetcher, "IDLE_SECONDS", 0.05)
-    enqueue(conn, "long")
+    conn.add("long")
     types = (job_type("long", held), job_type("quick", lambda *_: Done({})))
     with working(database_url, *types, concurrency=1):
         held.wait_for()
-        job = enqueue(conn, "quick", run_at=conn.execute("SELECT now() + interval '1 day'").fetchall()[0][0])
+        job = conn.add("quick", run_at=conn.execute("SELECT now() + interval '1 day'").fetchall()[0][0])
         assert ended(conn, ask(conn, job.id)).state == "succeeded"
 
 
@@ -75,9 +75,9 @@ def test_two_canaries_run_at_once_where_a_slot_is_free(conn: Connection, databas
     other = Held()
     with working(database_url, job_type("one", held), job_type("two", other), concurrency=1):
         operator.pause(conn, reason=None, actor=ACTOR)
-        first = ask(conn, enqueue(conn, "one").id)
+        first = ask(conn, conn.add("one").id)
         held.wait_for()
-        second = ask(conn, enqueue(conn, "two").id)
+        second = ask(conn, conn.add("two").id)
         other.wait_for()
         held.let_go()
         other.let_go()
@@ -113,12 +113,12 @@ def test_the_slot_is_free_again_after_a_canary_that_takes_too_long(
         job_type("stuck", lambda *_: stuck.wait(PATIENCE), timeout=0.1),
         job_type("quick", lambda *_: Done({})),
     )
-    enqueue(conn, "long")
+    conn.add("long")
     with working(database_url, *types, concurrency=1):
         held.wait_for()
         operator.pause(conn, reason=None, actor=ACTOR)
-        late = ask(conn, enqueue(conn, "stuck").id)
-        assert ended(conn, ask(conn, enqueue(conn, "quick").id)).state == "succeeded"
+        late = ask(conn, conn.add("stuck").id)
+        assert ended(conn, ask(conn, conn.add("quick").id)).state == "succeeded"
         stuck.set()
         answer = ended(conn, late)
         assert answer.state == "failed"
@@ -149,11 +149,11 @@ def test_a_canary_that_takes_too_long_leaves_no_slot_free_that_another_job_has(
 def test_other_jobs_are_claimed_at_once_after_a_canary(conn: Connection, database_url: str) -> None:
     with working(database_url, job_type("quick", lambda *_: Done({})), concurrency=2):
         operator.pause(conn, reason=None, actor=ACTOR)
-        others = [enqueue(conn, "quick") for _ in range(20)]
+        others = [conn.add("quick") for _ in range(20)]
         ended(conn, ask(conn, others[-1].id))
-        assert len(outcomes(conn)) == 1
+        assert len(conn.outcomes()) == 1
         operator.resume(conn, actor=ACTOR)
-        until(lambda: outcomes(conn).count("succeeded") == len(others))
+        until(lambda: conn.outcomes().count("succeeded") == len(others))
 
 
 def test_a_canary_takes_no_place_of_the_other_slots(conn: Connection, database_url: str) -> None:

@@ -18,7 +18,7 @@ from jobdeck.core.registry import around, load, registered
 from tests.support.queue import Connection
 from tests.support.serving import Quiet, serving
 from tests.support.worker_process import ROOT
-from tests.support.working import drain, enqueue, last_run, quick_settings
+from tests.support.working import drain, quick_settings
 
 PAGE = ROOT / "docs" / "adding-a-job-type.md"
 
@@ -61,10 +61,10 @@ def run(
     patch.syspath_prepend(str(folder))
     patch.setenv("PYTHONPATH", f"{ROOT}:{folder}")
     importlib.invalidate_caches()
-    job = enqueue(conn, task_type, payload=payload)
+    job = conn.add(task_type, payload=payload)
     settings = quick_settings(lease_seconds=120.0)
     drain(url, *load([f"example_{task_type}"]), settings=settings, task_types=[task_type])
-    return last_run(conn, job.id)
+    return conn.last_run(job.id)
 
 
 def test_the_example_of_a_thread(
@@ -105,7 +105,7 @@ def test_the_example_of_a_run_that_ends_with_what_it_wrote(
 def test_the_example_of_a_renamed_field_reads_jobs_that_waited_and_new_ones(
     database_url: str, conn: Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enqueue(conn, "post_letter", payload={"address": "ada@example.org"})
+    conn.add("post_letter", payload={"address": "ada@example.org"})
     done = run(
         database_url,
         conn,
@@ -144,7 +144,7 @@ def test_the_example_of_what_goes_around_runs(
         monkeypatch.setattr(around, name, [])
     with serving(HTTPServer(("127.0.0.1", 0), Page)) as server:
         code = example("ping_vendor", ("8080", str(server.server_port)))
-        enqueue(conn, "ping_vendor", payload={"path": "/cut"}, max_attempts=1, priority=-1)
+        conn.add("ping_vendor", payload={"path": "/cut"}, max_attempts=1, priority=-1)
         done = run(database_url, conn, code, "ping_vendor", {}, tmp_path, monkeypatch)
     assert (done["outcome"], done["output"]) == ("succeeded", {"status": 204})
     assert "begins" in done["log"]

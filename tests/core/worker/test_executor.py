@@ -29,7 +29,7 @@ from jobdeck.core.worker.context import RunContext, RunResources, Stop
 from jobdeck.core.worker.executor import Executor
 from tests.support.queue import Connection
 from tests.support.waiting import until
-from tests.support.working import Params, claimed, enqueue, job_type, quick_settings
+from tests.support.working import Params, claimed, job_type, quick_settings
 
 
 def runner_of(handler: Callable[..., Any], database: Database | None = None, **facts: Any) -> Executor:
@@ -419,7 +419,7 @@ def test_a_connection_lost_by_a_handler_costs_only_that_run(database_url: str) -
 
 
 def test_a_checkpoint_is_kept_at_once_and_only_by_its_run(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "test")
+    conn.add("test")
     (job,) = leases.claim(conn, "w", ["test"], 1, 60)
 
     def handler(params: Any, ctx: Any) -> None:

@@ -14,7 +14,7 @@ from jobdeck.core.queue import leases, producer
 from jobdeck.core.worker.slots.pace import Line
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
-from tests.support.working import job_type, nothing, outcomes, working
+from tests.support.working import job_type, nothing, working
 
 JOBS = 9000
 
@@ -72,7 +72,7 @@ def test_a_worker_claims_and_reports_more_at_a_time_over_a_far_line(
     monkeypatch.setattr(Line, "scale", 4.0 if far else 1.0)
     producer.enqueue_many(conn, [NewJob("alpha")] * JOBS, actor=ACTOR)
     with working(database_url, job_type("alpha", nothing)):
-        until(lambda: len(outcomes(conn)) == JOBS)
+        until(lambda: len(conn.outcomes()) == JOBS)
     assert (max(claims) > 1000) is far
     assert far or max(reports) <= 1000
 

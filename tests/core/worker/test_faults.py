@@ -28,20 +28,7 @@ from jobdeck.core.worker.state import SAFE_SHARE, WorkerState
 from jobdeck.core.worker.worker import Worker
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, beside, until
-from tests.support.working import (
-    Held,
-    a_state,
-    a_worker,
-    claimed,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import Held, a_state, a_worker, claimed, job_type, nothing, quick_settings, working
 
 
 def has_ended(conn: Connection, task_type: str, runs: int) -> bool:
@@ -60,8 +47,8 @@ def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_jo
     long = Held()
     settings = quick_settings(lease_seconds=10.0, heartbeat_seconds=0.2)
     types = (job_type("held", held), job_type("long", long), job_type("quick", nothing))
-    first = enqueue(conn, "held").id
-    second = enqueue(conn, "long").id
+    first = conn.add("held").id
+    second = conn.add("long").id
     with working(database_url, *types, settings=settings, concurrency=4):
         held.wait_for()
         long.wait_for()
@@ -72,21 +59,21 @@ def test_a_row_that_another_session_holds_for_longer_than_a_lease_delays_that_jo
             while conn.execute(lease, (first,)).fetchone() != (True,) or rounds < 3:
                 rounds += 1
                 for _ in range(10):
-                    enqueue(conn, "quick")
+                    conn.add("quick")
                 until(functools.partial(has_ended, conn, "quick", 10 * rounds))
             assert set(ended(conn, "quick")) == {"succeeded"}
             long.let_go()
-            until(lambda: status_of(conn, second) is None, "the end of the other long job")
-            assert outcomes(conn, second) == ["succeeded"]
+            until(lambda: conn.status_of(second) is None, "the end of the other long job")
+            assert conn.outcomes(second) == ["succeeded"]
             holder.rollback()
         held.let_go()
-        until(lambda: status_of(conn, first) is None, "the end of the held job")
+        until(lambda: conn.status_of(first) is None, "the end of the held job")
 
 
 def test_a_lease_and_progress_that_a_locked_row_did_not_take_are_sent_again_before_the_next_heartbeat(
     conn: Connection, database_url: str
 ) -> None:
-    enqueue(conn, "alpha")
+    conn.add("alpha")
     (job,) = leases.claim(conn, "w", ["alpha"], 1, 60.0)
     stored = "SELECT lease_expires_at, progress ->> 'done' FROM job_queue"
     with (
@@ -132,7 +119,7 @@ def test_the_lease_of_a_claim_counts_from_the_request(
 ) -> None:
     asked = answered_at(monkeypatch, "claim")
     ends: list[float] = []
-    enqueue(conn, "alpha")
+    conn.add("alpha")
     alpha = job_type("alpha", lambda _params, ctx: ends.append(ctx.lease_end))
     settings = quick_settings(lease_seconds=600.0, heartbeat_seconds=200.0)
     with a_worker(database_url, alpha, settings=settings) as worker:
@@ -145,7 +132,7 @@ def test_a_renewed_lease_counts_from_the_request(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = answered_at(monkeypatch, "heartbeat")
-    enqueue(conn, "alpha")
+    conn.add("alpha")
     (job,) = leases.claim(conn, "w", ["alpha"], 1, 60.0)
     with (
         Database(database_url, application_name="test") as database,
@@ -163,7 +150,7 @@ def test_a_renewed_lease_counts_from_the_request(
 def test_a_lease_that_several_heartbeats_could_not_renew_is_sent_once_in_each_statement(
     conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    enqueue(conn, "alpha")
+    conn.add("alpha")
     (job,) = leases.claim(conn, "w", ["alpha"], 1, 60.0)
     sent = []
 
@@ -219,7 +206,7 @@ def test_the_progress_of_many_runs_is_sent_in_statements_of_limited_size(
 def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
     conn: Connection, database_url: str, held: Held
 ) -> None:
-    first = enqueue(conn, "held").id
+    first = conn.add("held").id
     types = (job_type("held", held), job_type("quick", nothing))
     with working(database_url, *types, settings=quick_settings(lease_seconds=60.0)):
         held.wait_for()
@@ -227,7 +214,7 @@ def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
             holder.execute("SELECT FROM job_queue WHERE id = %s FOR UPDATE", (first,))
             held.let_go()
             for _ in range(20):
-                enqueue(conn, "quick")
+                conn.add("quick")
             until(lambda: len(ended(conn, "quick")) == 20, "the end of the other jobs")
             assert ended(conn, "held") == []
             holder.rollback()
@@ -238,7 +225,7 @@ def test_the_report_of_a_held_row_is_kept_and_stored_when_the_row_is_free(
 def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
     conn: Connection, database_url: str, held: Held
 ) -> None:
-    first = enqueue(conn, "held").id
+    first = conn.add("held").id
     with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=60.0)) as worker:
         held.wait_for()
         holder = Connection.connect(database_url)
@@ -247,7 +234,7 @@ def test_a_worker_that_stops_stores_the_report_of_a_held_row_first(
         with beside(lambda: worker.drain(PATIENCE)):
             until(lambda: worker.status.state == "draining")
             holder.close()
-    assert outcomes(conn, first) == ["succeeded"]
+    assert conn.outcomes(first) == ["succeeded"]
 
 
 class TestLastReports:
@@ -267,7 +254,7 @@ class TestLastReports:
 
     @pytest.fixture
     def state(self, conn: Connection, database_url: str) -> Iterator[WorkerState]:
-        enqueue(conn, "quick")
+        conn.add("quick")
         with (
             Database(database_url, application_name="test") as database,
             a_state(database, lease_seconds=60.0) as state,
@@ -293,7 +280,7 @@ class TestLastReports:
             for _ in range(3):
                 until(lambda: tries.acquire(blocking=False) or not completer.thread.is_alive())
         completer.thread.join(PATIENCE)
-        assert outcomes(conn, run.job.id) == ["succeeded"]
+        assert conn.outcomes(run.job.id) == ["succeeded"]
         assert "the database failed" not in caplog.text
 
     @pytest.mark.slow
@@ -347,11 +334,11 @@ def test_a_report_that_cannot_be_stored_ends_as_a_failure_and_holds_up_no_other(
     conn: Connection, database_url: str, sqlstate: str
 ) -> None:
     refuse_poison(conn, sqlstate)
-    jobs = [enqueue(conn, "quick", payload={"number": place}, max_attempts=1).id for place in range(40)]
+    jobs = [conn.add("quick", payload={"number": place}, max_attempts=1).id for place in range(40)]
     with working(database_url, job_type("quick", nothing)):
         until(lambda: len(ended(conn, "quick")) == len(jobs), "the end of all jobs")
     assert sorted(ended(conn, "quick")) == ["failed"] + ["succeeded"] * 39
-    assert last_run(conn, jobs[13])["error_kind"] == "not_stored"
+    assert conn.last_run(jobs[13])["error_kind"] == "not_stored"
 
 
 @pytest.mark.slow
@@ -360,7 +347,7 @@ def test_a_report_that_cannot_be_stored_beside_one_of_a_locked_row_holds_up_no_o
     conn: Connection, database_url: str, numbers: tuple[int, ...]
 ) -> None:
     refuse_poison(conn, "XX000")
-    jobs = {number: enqueue(conn, "quick", payload={"number": number}, max_attempts=1).id for number in numbers}
+    jobs = {number: conn.add("quick", payload={"number": number}, max_attempts=1).id for number in numbers}
     with (
         Database(database_url, application_name="test") as database,
         a_state(database, lease_seconds=60.0) as state,
@@ -372,7 +359,7 @@ def test_a_report_that_cannot_be_stored_beside_one_of_a_locked_row_holds_up_no_o
         _, later = completer._report(runs)
         completer.close()
         assert [run.job.id for run in later] == [jobs[1]]
-    assert {number: outcomes(conn, job) for number, job in jobs.items()} == {1: [], 2: ["succeeded"], 13: ["failed"]}
+    assert {number: conn.outcomes(job) for number, job in jobs.items()} == {1: [], 2: ["succeeded"], 13: ["failed"]}
 
 
 def test_an_error_that_belongs_to_the_connection_is_not_blamed_on_the_report(
@@ -388,10 +375,10 @@ def test_an_error_that_belongs_to_the_connection_is_not_blamed_on_the_report(
         return finish(connection, *arguments, **options)
 
     monkeypatch.setattr(leases, "finish", finish_with_stale_plans)
-    job = enqueue(conn, "quick", max_attempts=1).id
+    job = conn.add("quick", max_attempts=1).id
     with working(database_url, job_type("quick", nothing)):
         until(lambda: ended(conn, "quick"), "the end of the job")
-    assert outcomes(conn, job) == ["succeeded"]
+    assert conn.outcomes(job) == ["succeeded"]
     assert len(stale) == 1
 
 
@@ -399,7 +386,7 @@ def test_an_error_that_belongs_to_the_connection_is_not_blamed_on_the_report(
 def test_reports_are_kept_while_the_server_is_read_only(
     conn: Connection, database_url: str, held: Held, caplog: pytest.LogCaptureFixture
 ) -> None:
-    job = enqueue(conn, "held").id
+    job = conn.add("held").id
     name = sql.Identifier(conn.info.dbname)
     with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=120.0)):
         held.wait_for()
@@ -411,8 +398,8 @@ def test_reports_are_kept_while_the_server_is_read_only(
         held.let_go()
         until(lambda: any("read-only" in str(vars(record)) for record in caplog.records), "a refused report")
         conn.execute(sql.SQL("ALTER DATABASE {} RESET default_transaction_read_only").format(name))
-        until(lambda: status_of(conn, job) is None, "the report")
-    assert outcomes(conn, job) == ["succeeded"]
+        until(lambda: conn.status_of(job) is None, "the report")
+    assert conn.outcomes(job) == ["succeeded"]
 
 
 @pytest.mark.parametrize(
@@ -526,10 +513,10 @@ class TestReaper:
                     return now + ahead, ["lost"]
 
                 monkeypatch.setattr(leases, "upkeep_due", upkeep_due)
-                job = enqueue(conn, "alpha", max_attempts=1).id
+                job = conn.add("alpha", max_attempts=1).id
                 assert leases.claim(conn, "w", ["alpha"], 1, 0.0)
                 reaper._reap(conn)
-                return outcomes(conn, job) == ["lost"]
+                return conn.outcomes(job) == ["lost"]
 
             monkeypatch.setattr(maintenance, "time", Clock)
             yield pass_once
@@ -545,7 +532,7 @@ class TestReaper:
 
 
 def test_runs_whose_leases_look_expired_are_left_alone_on_request(conn: Connection) -> None:
-    enqueue(conn, "alpha")
+    conn.add("alpha")
     assert leases.claim(conn, "w", ["alpha"], 1, 0.0)
     assert leases.reap(conn, retry_base=1, retry_cap=1, take_back=False).lost == 0
     assert leases.reap(conn, retry_base=1, retry_cap=1).lost == 1

@@ -21,19 +21,9 @@ from jobdeck.core.queue.producers import finishing
 from jobdeck.core.registry import Continue, Done
 from jobdeck.testing import drain, run_job
 from tests.core.worker import process_handlers
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, becomes, until
-from tests.support.working import (
-    ACTOR,
-    a_worker,
-    enqueue,
-    job_type,
-    last_run,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import a_worker, job_type, quick_settings, working
 
 
 @pytest.fixture
@@ -71,11 +61,11 @@ def test_the_end_of_a_run_is_committed_with_what_its_handler_wrote(database_url:
         seen.append(look(ledger))
         return Done({"ignored": True})
 
-    job = enqueue(ledger, "pays")
+    job = ledger.add("pays")
     run_all(database_url, ("pays", pays))
     assert seen == [(1, 0), (0, 1)]
-    assert outcomes(ledger, job.id) == ["partial"]
-    run = last_run(ledger, job.id)
+    assert ledger.outcomes(job.id) == ["partial"]
+    run = ledger.last_run(job.id)
     assert (run["output"], run["error"]) == ({"paid": 7}, None)
     assert "paid" in run["log"]
     assert ledger.value("SELECT sum(runs) FROM job_stat_delta") == 1
@@ -91,9 +81,9 @@ def test_what_a_handler_raises_afterwards_takes_back_both_and_the_job_is_tried_a
             if ctx.job.attempt == 1:
                 raise ValueError("no luck")
 
-    job = enqueue(ledger, "pays")
+    job = ledger.add("pays")
     run_all(database_url, ("pays", pays))
-    assert outcomes(ledger, job.id) == ["retried", "succeeded"]
+    assert ledger.outcomes(job.id) == ["retried", "succeeded"]
     assert booked(ledger) == [2]
 
 
@@ -107,9 +97,9 @@ def test_a_transaction_that_is_rolled_back_in_silence_is_a_failure_that_says_so(
             if ctx.job.attempt == 1:
                 own.rollback()
 
-    job = enqueue(ledger, "pays")
+    job = ledger.add("pays")
     run_all(database_url, ("pays", pays))
-    assert outcomes(ledger, job.id) == ["retried", "succeeded"]
+    assert ledger.outcomes(job.id) == ["retried", "succeeded"]
     first = ledger.execute("SELECT error_kind, error FROM job_runs WHERE outcome = 'retried'").fetchone()
     assert first == (
         "not_recorded", "The handler ended its run by ctx.finish_in, and its transaction was not committed.",
@@ -134,20 +124,20 @@ def test_a_run_that_lost_its_job_books_nothing(database_url: str, ledger: Connec
             raised.append(type(error))
             raise
 
-    job = enqueue(ledger, "pays", max_attempts=2)
+    job = ledger.add("pays", max_attempts=2)
     settings = quick_settings(lease_seconds=120.0, heartbeat_seconds=60.0)
     with working(database_url, job_type("pays", pays), settings=settings) as worker:
         assert entered.wait(PATIENCE)
         with ledger.transaction():
             ledger.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
             ledger.execute("SELECT job_queue_upkeep('lost', 0, 0)")
-        until(lambda: outcomes(ledger, job.id).count("succeeded") == 1, "the second run")
+        until(lambda: ledger.outcomes(job.id).count("succeeded") == 1, "the second run")
         lost.set()
         until(lambda: raised, "the error in the first run")
         figures = worker.figures()
     assert raised == [LeaseLost]
     assert booked(ledger) == [2]
-    assert sorted(outcomes(ledger, job.id)) == ["abandoned", "lost", "succeeded"]
+    assert sorted(ledger.outcomes(job.id)) == ["abandoned", "lost", "succeeded"]
     assert figures is not None
     assert figures.lost_leases == 1
 
@@ -171,14 +161,14 @@ def test_a_job_that_a_run_enqueues_is_taken_back_with_a_run_that_lost_its_own(
             raised.append(str(error))
             raise
 
-    job = enqueue(conn, "parent", max_attempts=2)
+    job = conn.add("parent", max_attempts=2)
     settings = quick_settings(lease_seconds=120.0, heartbeat_seconds=60.0)
     with working(database_url, job_type("parent", parent), settings=settings):
         assert entered.wait(PATIENCE)
         with conn.transaction():
             conn.execute("UPDATE job_queue SET lease_expires_at = now() - interval '1 hour'")
             conn.execute("SELECT job_queue_upkeep('lost', 0, 0)")
-        until(lambda: outcomes(conn, job.id).count("succeeded") == 1, "the second run")
+        until(lambda: conn.outcomes(job.id).count("succeeded") == 1, "the second run")
         lost.set()
         until(lambda: raised, "the error in the first run")
     assert "no longer holds its job" in raised[0]
@@ -195,13 +185,13 @@ def test_a_job_that_an_operator_has_cancelled_books_nothing(database_url: str, l
             book(own, ctx)
             ctx.finish_in(own)
 
-    job = enqueue(ledger, "pays")
+    job = ledger.add("pays")
     with working(database_url, job_type("pays", pays)):
         assert entered.wait(PATIENCE)
         operator.cancel(ledger, [job.id], actor=ACTOR)
         cancelled.set()
-        until(lambda: status_of(ledger, job.id) == "cancelled", "the end")
-    assert (booked(ledger), outcomes(ledger, job.id)) == ([], ["cancelled"])
+        until(lambda: ledger.status_of(job.id) == "cancelled", "the end")
+    assert (booked(ledger), ledger.outcomes(job.id)) == ([], ["cancelled"])
 
 
 @pytest.mark.slow
@@ -211,11 +201,11 @@ def test_a_series_and_a_continued_run_end_in_a_transaction_too(database_url: str
             book(own, ctx)
             ctx.finish_in(own, Continue({"page": 2}) if ctx.checkpoint is None else Done({"page": 2}))
 
-    once = enqueue(ledger, "steps")
-    series = enqueue(ledger, "hourly", recurrence_interval_minutes=60)
+    once = ledger.add("steps")
+    series = ledger.add("hourly", recurrence_interval_minutes=60)
     run_all(database_url, ("steps", steps), ("hourly", steps))
-    assert outcomes(ledger, once.id) == ["continued", "succeeded"]
-    assert outcomes(ledger, series.id) == ["continued", "succeeded"]
+    assert ledger.outcomes(once.id) == ["continued", "succeeded"]
+    assert ledger.outcomes(series.id) == ["continued", "succeeded"]
     row = ledger.execute("SELECT status, run_at > now(), consecutive_failures FROM job_queue").fetchone()
     assert row == ("pending", True, 0)
     assert len(booked(ledger)) == 4
@@ -227,10 +217,10 @@ def test_a_run_ends_once(database_url: str, ledger: Connection) -> None:
             ctx.finish_in(own)
             ctx.finish_in(own)
 
-    job = enqueue(ledger, "pays", max_attempts=1)
+    job = ledger.add("pays", max_attempts=1)
     run_all(database_url, ("pays", pays))
-    assert outcomes(ledger, job.id) == ["failed"]
-    assert "can be ended by ctx.finish_in once" in last_run(ledger, job.id)["error"]
+    assert ledger.outcomes(job.id) == ["failed"]
+    assert "can be ended by ctx.finish_in once" in ledger.last_run(job.id)["error"]
 
 
 def test_a_result_that_cannot_be_stored_fails_the_run_and_nothing_is_booked(
@@ -241,10 +231,10 @@ def test_a_result_that_cannot_be_stored_fails_the_run_and_nothing_is_booked(
             book(own, ctx)
             ctx.finish_in(own, Done({"when": object()}))
 
-    job = enqueue(ledger, "pays", max_attempts=1)
+    job = ledger.add("pays", max_attempts=1)
     run_all(database_url, ("pays", pays))
-    assert (outcomes(ledger, job.id), booked(ledger)) == (["failed"], [])
-    assert last_run(ledger, job.id)["error_kind"] == "not_storable"
+    assert (ledger.outcomes(job.id), booked(ledger)) == (["failed"], [])
+    assert ledger.last_run(job.id)["error_kind"] == "not_storable"
 
 
 @pytest.fixture
@@ -262,9 +252,9 @@ def test_a_run_ends_in_an_sqlalchemy_session(database_url: str, ledger: Connecti
             if ctx.job.attempt == 1:
                 raise ValueError("no luck")
 
-    job = enqueue(ledger, "pays")
+    job = ledger.add("pays")
     run_all(database_url, ("pays", pays))
-    assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
+    assert (ledger.outcomes(job.id), booked(ledger)) == (["retried", "succeeded"], [2])
 
 
 @pytest.mark.slow
@@ -291,10 +281,10 @@ def test_an_async_run_ends_in_an_async_connection(database_url: str, ledger: Con
         if ctx.job.attempt == 1:
             raise ValueError("no luck")
 
-    job = enqueue(ledger, "pays")
+    job = ledger.add("pays")
     run_all(database_url, ("pays", pays))
-    assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
-    assert last_run(ledger, job.id)["output"] == {"paid": True}
+    assert (ledger.outcomes(job.id), booked(ledger)) == (["retried", "succeeded"], [2])
+    assert ledger.last_run(job.id)["output"] == {"paid": True}
 
 
 @pytest.mark.slow
@@ -325,7 +315,7 @@ def test_a_job_that_another_session_has_locked_is_refused_with_the_way_out(
         finally:
             await own.close()
 
-    job = enqueue(conn, "pays")
+    job = conn.add("pays")
     handler = pays_on_loop if kind.startswith("async") else pays
     with working(database_url, job_type("pays", handler), settings=quick_settings(lease_seconds=120.0)) as worker:
         until(lambda: worker.status.running == 1, "the run")
@@ -333,18 +323,18 @@ def test_a_job_that_another_session_has_locked_is_refused_with_the_way_out(
             conn.execute("SELECT FROM job_queue FOR UPDATE")
             locked.set()
             until(lambda: raised, "the refusal")
-        until(lambda: outcomes(conn, job.id), "the end")
+        until(lambda: conn.outcomes(job.id), "the end")
     assert raised == [finishing.LOCKED]
 
 
 @pytest.mark.slow
 def test_a_run_in_a_process_ends_in_its_transaction(database_url: str, ledger: Connection) -> None:
     types = [one for one in jobdeck.core.registry.load([process_handlers.__name__]) if one.task_type == "p_books"]
-    job = enqueue(ledger, "p_books", max_attempts=3)
+    job = ledger.add("p_books", max_attempts=3)
     with a_worker(database_url, *types, settings=quick_settings(lease_seconds=120.0)) as worker:
         worker.run_until_idle()
-    assert (outcomes(ledger, job.id), booked(ledger)) == (["retried", "succeeded"], [2])
-    assert last_run(ledger, job.id)["output"] == {"booked": 2}
+    assert (ledger.outcomes(job.id), booked(ledger)) == (["retried", "succeeded"], [2])
+    assert ledger.last_run(job.id)["output"] == {"booked": 2}
 
 
 @jobdeck.job("t_books")

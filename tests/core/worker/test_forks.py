@@ -16,7 +16,6 @@ from tests.core.worker.forking_handlers import MODULE
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, worker_process
-from tests.support.working import enqueue, last_run, outcomes, status_of
 
 FORKS = """
 import os, sys
@@ -111,21 +110,21 @@ def test_the_server_lists_the_connections_of_a_worker_as_a_workers(
 def test_a_worker_ends_and_hands_back_its_jobs_whatever_its_handlers_left(
     conn: Connection, worker: subprocess.Popen[bytes], leaves: str
 ) -> None:
-    first, second = enqueue(conn, leaves).id, enqueue(conn, "f_waits").id
-    until(lambda: status_of(conn, first) is None and status_of(conn, second) == "running", "the runs")
+    first, second = conn.add(leaves).id, conn.add("f_waits").id
+    until(lambda: conn.status_of(first) is None and conn.status_of(second) == "running", "the runs")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 0
-    assert outcomes(conn, first) == ["succeeded"]
+    assert conn.outcomes(first) == ["succeeded"]
     # A job that was claimed and had not begun leaves no run in the history.
-    assert set(outcomes(conn, second)) <= {"released"}
-    assert status_of(conn, second) == "pending"
+    assert set(conn.outcomes(second)) <= {"released"}
+    assert conn.status_of(second) == "pending"
 
 
 @pytest.mark.slow
 def test_a_handler_can_end_what_it_forks_by_a_signal_and_its_worker_works_on(
     conn: Connection, worker: subprocess.Popen[bytes]
 ) -> None:
-    jobs = [enqueue(conn, "f_ends_its_fork").id for _ in range(2)]
-    until(lambda: not any(status_of(conn, job) for job in jobs), "the end of the jobs")
-    assert last_run(conn, jobs[0])["output"] == {"ended": -signal.SIGTERM}
+    jobs = [conn.add("f_ends_its_fork").id for _ in range(2)]
+    until(lambda: not any(conn.status_of(job) for job in jobs), "the end of the jobs")
+    assert conn.last_run(jobs[0])["output"] == {"ended": -signal.SIGTERM}
     assert worker.poll() is None

@@ -16,17 +16,7 @@ from jobdeck.core.worker.slots.threads import ThreadSlots
 from tests.support.interrupting import TookTooLong, interrupt
 from tests.support.queue import Connection
 from tests.support.waiting import until
-from tests.support.working import (
-    Held,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import Held, job_type, nothing, quick_settings, working
 
 
 def slots_of(worker_id: str) -> list[threading.Thread]:
@@ -35,14 +25,14 @@ def slots_of(worker_id: str) -> list[threading.Thread]:
 
 def test_a_slot_that_is_interrupted_while_it_waits_runs_the_next_jobs(conn: Connection, database_url: str) -> None:
     with working(database_url, job_type("quick", nothing), concurrency=1) as worker:
-        first = enqueue(conn, "quick").id
-        until(lambda: status_of(conn, first) is None, "the end of the first job")
+        first = conn.add("quick").id
+        until(lambda: conn.status_of(first) is None, "the end of the first job")
         for thread in slots_of(worker.worker_id):
             interrupt(thread.ident)
-        jobs = [enqueue(conn, "quick").id for _ in range(5)]
-        until(lambda: not any(status_of(conn, job) for job in jobs), "the end of the other jobs")
+        jobs = [conn.add("quick").id for _ in range(5)]
+        until(lambda: not any(conn.status_of(job) for job in jobs), "the end of the other jobs")
         assert len(slots_of(worker.worker_id)) == 2
-    assert outcomes(conn) == ["succeeded"] * 6
+    assert conn.outcomes() == ["succeeded"] * 6
 
 
 def test_a_slot_that_is_interrupted_after_its_handler_returned_reports_a_failed_attempt(
@@ -58,10 +48,10 @@ def test_a_slot_that_is_interrupted_after_its_handler_returned_reports_a_failed_
 
     monkeypatch.setattr(RunContext, "close", close)
     with working(database_url, job_type("quick", nothing), concurrency=1) as worker:
-        job = enqueue(conn, "quick").id
-        until(lambda: status_of(conn, job) is None, "the end of the job")
+        job = conn.add("quick").id
+        until(lambda: conn.status_of(job) is None, "the end of the job")
         assert len(slots_of(worker.worker_id)) == 2
-    assert outcomes(conn, job) == ["retried", "succeeded"]
+    assert conn.outcomes(job) == ["retried", "succeeded"]
 
 
 @pytest.mark.slow
@@ -87,9 +77,9 @@ def test_a_job_that_no_slot_has_any_more_is_given_back_and_named(
     monkeypatch.setattr(watchdog, "LOST_SECONDS", 0.2)
     monkeypatch.setattr(ThreadSlots, "_serve", drop)
     with working(database_url, job_type("quick", nothing), concurrency=1):
-        job = enqueue(conn, "quick").id
-        until(lambda: status_of(conn, job) is None, "the end of the job")
-    assert outcomes(conn, job) == (["retried", "succeeded"] if began else ["succeeded"])
+        job = conn.add("quick").id
+        until(lambda: conn.status_of(job) is None, "the end of the job")
+    assert conn.outcomes(job) == (["retried", "succeeded"] if began else ["succeeded"])
     assert "no slot has this job any more" in caplog.text
 
 
@@ -102,14 +92,14 @@ def test_jobs_that_no_slot_takes_within_a_lease_are_given_back_and_named(
     monkeypatch.setattr(ThreadSlots, "start", lambda _slots: None)
     settings = quick_settings(lease_seconds=1.0, heartbeat_seconds=0.3)
     with working(database_url, job_type("quick", nothing), settings=settings, concurrency=1) as worker:
-        job = enqueue(conn, "quick").id
+        job = conn.add("quick").id
         until(lambda: "no slot took these jobs within a lease" in caplog.text, "the watchdog")
         assert worker._state is not None
         (slots,) = (lane.slots for lane in worker._state.lanes)
         assert isinstance(slots, ThreadSlots)
         start(slots)
-        until(lambda: status_of(conn, job) is None, "the end of the job")
-    assert outcomes(conn, job) == ["succeeded"]
+        until(lambda: conn.status_of(job) is None, "the end of the job")
+    assert conn.outcomes(job) == ["succeeded"]
 
 
 @pytest.mark.slow
@@ -121,16 +111,16 @@ def test_no_job_is_lost_while_slots_are_interrupted_at_any_step(
     # is interrupted as well, which pytest counts as a failure of the test.
     monkeypatch.setattr(sys, "unraisablehook", lambda _unraisable: None)
     pause = threading.Event()
-    jobs = [enqueue(conn, "short", max_attempts=1000).id for _ in range(300)]
+    jobs = [conn.add("short", max_attempts=1000).id for _ in range(300)]
     short = job_type("short", lambda _params, _ctx: threading.Event().wait(0.002) or None)
     with working(database_url, short, concurrency=3) as worker:
         for _ in range(200):
             for thread in slots_of(worker.worker_id):
                 interrupt(thread.ident)
             pause.wait(0.005)
-        until(lambda: not any(status_of(conn, job) for job in jobs), "the end of all jobs")
+        until(lambda: not any(conn.status_of(job) for job in jobs), "the end of all jobs")
         assert len(slots_of(worker.worker_id)) >= 4
-    assert outcomes(conn).count("succeeded") == len(jobs)
+    assert conn.outcomes().count("succeeded") == len(jobs)
 
 
 async def cancels_itself(_params: object, _ctx: object) -> None:
@@ -140,11 +130,11 @@ async def cancels_itself(_params: object, _ctx: object) -> None:
 
 
 def test_an_async_handler_that_cancels_its_own_task_and_returns_has_failed(conn: Connection, database_url: str) -> None:
-    job = enqueue(conn, "cancels", max_attempts=2).id
+    job = conn.add("cancels", max_attempts=2).id
     with working(database_url, job_type("cancels", cancels_itself)):
-        until(lambda: status_of(conn, job) == "failed", "the failure of the job")
-    assert outcomes(conn, job) == ["retried", "failed"]
-    assert last_run(conn, job)["error_kind"] == "CancelledError"
+        until(lambda: conn.status_of(job) == "failed", "the failure of the job")
+    assert conn.outcomes(job) == ["retried", "failed"]
+    assert conn.last_run(job)["error_kind"] == "CancelledError"
 
 
 class Hostile(Exception):
@@ -197,17 +187,17 @@ def test_an_exception_that_cannot_be_read_is_a_failed_attempt_and_ends_no_slot(
     }  # fmt: skip
     with working(database_url, *(job_type(name, run) for name, run in kinds.items()), concurrency=1):
         for name in kinds:
-            job = enqueue(conn, name, max_attempts=1).id
-            until(lambda job=job: status_of(conn, job) in {None, "failed"}, name)  # type: ignore[misc]
-    assert outcomes(conn) == ["failed", "failed", "succeeded", "succeeded", "succeeded"]
+            job = conn.add(name, max_attempts=1).id
+            until(lambda job=job: conn.status_of(job) in {None, "failed"}, name)  # type: ignore[misc]
+    assert conn.outcomes() == ["failed", "failed", "succeeded", "succeeded", "succeeded"]
 
 
 def test_a_held_handler_that_is_interrupted_is_a_failed_attempt(
     conn: Connection, database_url: str, held: Held
 ) -> None:
-    job = enqueue(conn, "held", max_attempts=1).id
+    job = conn.add("held", max_attempts=1).id
     with working(database_url, job_type("held", held), concurrency=1):
         held.wait_for()
         interrupt(held.threads[0].ident)
-        until(lambda: status_of(conn, job) == "failed", "the failure")
-    assert last_run(conn, job)["error_kind"] == "TookTooLong"
+        until(lambda: conn.status_of(job) == "failed", "the failure")
+    assert conn.last_run(job)["error_kind"] == "TookTooLong"

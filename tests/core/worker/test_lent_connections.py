@@ -19,7 +19,7 @@ from jobdeck.core.worker.worker import Worker
 from tests.core.worker.misdeeds import LEFT, leave_statement
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import enqueue, job_type, outcomes, quick_settings, status_of, working
+from tests.support.working import job_type, quick_settings, working
 
 STATEMENTS = {
     "a parameter": "SET statement_timeout = '1h'",
@@ -173,9 +173,9 @@ def test_a_thread_that_first_asks_for_a_connection_after_its_run_gets_a_closed_o
     conn: Connection, database_url: str
 ) -> None:
     contexts: list[Any] = []
-    job = enqueue(conn, "leaves", max_attempts=1).id
+    job = conn.add("leaves", max_attempts=1).id
     with working(database_url, job_type("leaves", lambda _params, ctx: contexts.append(ctx))):
-        until(lambda: status_of(conn, job) is None, "the end of the job")
+        until(lambda: conn.status_of(job) is None, "the end of the job")
         with pytest.raises(psycopg.OperationalError, match="closed"):
             contexts[0].db.execute("SELECT 1")
 
@@ -198,9 +198,9 @@ def test_threads_of_one_run_that_ask_for_its_connection_at_once_get_the_same(
         for thread in threads:
             thread.join()
 
-    job = enqueue(conn, "shares", max_attempts=1).id
+    job = conn.add("shares", max_attempts=1).id
     with working(database_url, job_type("shares", shares)):
-        until(lambda: status_of(conn, job) in {None, "failed"}, "the end of the job")
+        until(lambda: conn.status_of(job) in {None, "failed"}, "the end of the job")
     assert len(found) == 8
     assert len(set(found)) == 1
 
@@ -224,7 +224,7 @@ def test_what_resources_do_to_a_connection_neither_runs_nor_the_worker_find(
     async def uses_too(_params: object, ctx: Any) -> None:
         uses(_params, ctx)
 
-    job = enqueue(conn, "uses", max_attempts=1).id
+    job = conn.add("uses", max_attempts=1).id
     with (
         Database(database_url, application_name="test", max_size=8) as database,
         ExitStack() as stack,
@@ -233,13 +233,13 @@ def test_what_resources_do_to_a_connection_neither_runs_nor_the_worker_find(
         worker = Worker(database, Registry([job_type("uses", run, resources=opens)]), quick_settings())
         stack.callback(worker.stop)
         worker.start()
-        until(lambda: status_of(conn, job) in {None, "failed"}, "the end of the job")
+        until(lambda: conn.status_of(job) in {None, "failed"}, "the end of the job")
         with database.connection() as own, database.connection() as other:
             pids = {own.info.backend_pid, other.info.backend_pid}
         assert found["lent"] not in pids
         with database.lend() as lent:
             assert lent.execute("SHOW default_transaction_read_only").fetchone() == ("off",)
-    assert outcomes(conn, job) == ["succeeded"]
+    assert conn.outcomes(job) == ["succeeded"]
 
 
 def without_autocommit(_params: object, ctx: Any) -> None:
@@ -258,12 +258,12 @@ def written(conn: Connection) -> list[int]:
 
 def test_a_handler_that_sets_autocommit_loses_no_writes_of_other_jobs(conn: Connection, database_url: str) -> None:
     conn.execute("CREATE TABLE written (number int)")
-    enqueue(conn, "changes", priority=9)
-    jobs = [enqueue(conn, "writes", payload={"number": number}).id for number in range(1, 9)]
+    conn.add("changes", priority=9)
+    jobs = [conn.add("writes", payload={"number": number}).id for number in range(1, 9)]
     types = (job_type("changes", without_autocommit), job_type("writes", writes))
     with working(database_url, *types, concurrency=1):
-        until(lambda: not any(status_of(conn, job) for job in jobs), "the end of the jobs")
-    assert set(outcomes(conn)) == {"succeeded"}
+        until(lambda: not any(conn.status_of(job) for job in jobs), "the end of the jobs")
+    assert set(conn.outcomes()) == {"succeeded"}
     assert written(conn) == list(range(9))
 
 
@@ -280,12 +280,12 @@ def test_a_setting_of_a_handler_stops_neither_other_jobs_nor_the_upkeep(
     kinds = [job_type("changes", changes), job_type("writes", writes)]
     with working(database_url, *kinds, settings=quick_settings(lease_seconds=4.0), concurrency=2) as worker:
         for number in range(1, 9):
-            enqueue(conn, "changes", payload={"number": number})
-            job = enqueue(conn, "writes", payload={"number": number}).id
-            until(lambda job=job: status_of(conn, job) is None, "the end of the job")  # type: ignore[misc]
+            conn.add("changes", payload={"number": number})
+            job = conn.add("writes", payload={"number": number}).id
+            until(lambda job=job: conn.status_of(job) is None, "the end of the job")  # type: ignore[misc]
         past = upkeep_of(worker)
         until(lambda: upkeep_of(worker) > past, "upkeep after it")
-    assert set(outcomes(conn)) == {"succeeded"}
+    assert set(conn.outcomes()) == {"succeeded"}
     assert written(conn) == list(range(1, 9))
     assert "maintenance failed" not in caplog.text
 
@@ -316,11 +316,11 @@ def test_what_an_async_handler_sets_is_gone_before_the_next_block(conn: Connecti
     types = (job_type("changes", changes), job_type("writes", writes_too))
     with working(database_url, *types, settings=quick_settings(async_connections=1)):
         for number in range(4):
-            first = enqueue(conn, "changes", max_attempts=1).id
-            until(lambda first=first: status_of(conn, first) is None, "the first job")  # type: ignore[misc]
-            job = enqueue(conn, "writes", payload={"number": number}, max_attempts=1).id
-            until(lambda job=job: status_of(conn, job) is None, "the second job")  # type: ignore[misc]
-    assert set(outcomes(conn)) == {"succeeded"}
+            first = conn.add("changes", max_attempts=1).id
+            until(lambda first=first: conn.status_of(first) is None, "the first job")  # type: ignore[misc]
+            job = conn.add("writes", payload={"number": number}, max_attempts=1).id
+            until(lambda job=job: conn.status_of(job) is None, "the second job")  # type: ignore[misc]
+    assert set(conn.outcomes()) == {"succeeded"}
     assert written(conn) == list(range(4))
 
 
@@ -340,9 +340,9 @@ def test_a_handler_that_leaves_its_transaction_open_has_failed_only_if_it_wrote(
             await own.set_autocommit(False)
             await own.execute(statement)
 
-    job = enqueue(conn, "leaves", max_attempts=1).id
+    job = conn.add("leaves", max_attempts=1).id
     with working(database_url, job_type("leaves", leaves if kind == "thread" else leaves_too)):
-        until(lambda: status_of(conn, job) in {None, "failed"}, "the end of the job")
+        until(lambda: conn.status_of(job) in {None, "failed"}, "the end of the job")
     wrote = statement.startswith("INSERT")
-    assert outcomes(conn, job) == ["failed" if wrote else "succeeded"]
+    assert conn.outcomes(job) == ["failed" if wrote else "succeeded"]
     assert written(conn) == []

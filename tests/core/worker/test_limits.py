@@ -17,9 +17,9 @@ from tests.chaos.test_chaos import processes
 from tests.core.worker.async_handlers import Gate
 from tests.core.worker.process_handlers import MODULE
 from tests.core.worker.test_processes import is_gone, noted
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
-from tests.support.working import ACTOR, Params, job_type, quick_settings, status_of, working
+from tests.support.working import Params, job_type, quick_settings, working
 
 
 class Effects:
@@ -196,7 +196,7 @@ def test_runs_in_processes_keep_the_limit_and_a_place_is_free_when_the_process_i
         until(lambda: noted(note, "spins"), "the first run")
         first = noted(note, "spins")[0]
         other = producer.enqueue(conn, NewJob("p_done", {"number": 2}), actor=ACTOR).job_id
-        until(lambda: status_of(conn, other) is None, "a job of another type in the other process")
+        until(lambda: conn.status_of(other) is None, "a job of another type in the other process")
         assert noted(note, "spins") == [first]
         operator.cancel(conn, running(conn), actor=ACTOR)
         until(lambda: len(noted(note, "spins")) == 2, "the second run")

@@ -19,7 +19,7 @@ from jobdeck.core.worker.state import WorkerState
 from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
-from tests.support.working import a_state, enqueue, job_type, nothing, outcomes, working
+from tests.support.working import a_state, job_type, nothing, working
 
 NEVER = 3600.0
 
@@ -103,8 +103,8 @@ class TestAWorkerAmongMany:
             until(lambda: worker._state is not None and worker._state.workers == 100)
             until(lambda: worker._fetchers[0]._heard)
             for jobs in (1, 2, 3):
-                enqueue(conn, "alpha")
-                until(lambda jobs=jobs: len(outcomes(conn)) == jobs)  # type: ignore[misc]
+                conn.add("alpha")
+                until(lambda jobs=jobs: len(conn.outcomes()) == jobs)  # type: ignore[misc]
 
     @pytest.mark.slow
     def test_calls_the_others_when_there_may_be_more_jobs_than_it_could_claim(
@@ -134,9 +134,9 @@ class TestAWorkerAmongMany:
             until(lambda: worker._fetchers[0]._heard)
             # The second claim is that of maintenance, once it has begun.
             until(lambda: worker._state is not None and worker._state.tally.claims >= 2)
-            job = enqueue(conn, "alpha")
+            job = conn.add("alpha")
             leases.announce_more(conn, database.channel, fetcher.MORE)
-            until(lambda: outcomes(conn, job.id) == ["succeeded"])
+            until(lambda: conn.outcomes(job.id) == ["succeeded"])
 
     @pytest.mark.slow
     def test_none_of_them_misses_a_job_though_none_polls(
@@ -151,10 +151,10 @@ class TestAWorkerAmongMany:
             until(lambda: all(worker._fetchers[0]._heard for worker in workers))
             until(lambda: all(worker._state is not None and worker._state.workers == 12 for worker in workers))
             for number in range(1, 61):
-                enqueue(conn, "alpha")
+                conn.add("alpha")
                 if number % 3 == 0:
-                    until(lambda number=number: len(outcomes(conn)) == number)  # type: ignore[misc]
-        assert outcomes(conn) == ["succeeded"] * 60
+                    until(lambda number=number: len(conn.outcomes()) == number)  # type: ignore[misc]
+        assert conn.outcomes() == ["succeeded"] * 60
 
 
 class TestTheReport:
@@ -205,17 +205,17 @@ class TestUpkeep:
         assert first._reap(conn)
         job = self.lose(conn)
         assert not second._reap(conn)
-        assert outcomes(conn, job) == []
+        assert conn.outcomes(job) == []
         self.age(conn, 7200)
         assert second._reap(conn)
-        assert outcomes(conn, job) == ["lost"]
+        assert conn.outcomes(job) == ["lost"]
 
     def test_is_done_by_a_worker_that_has_just_started(self, conn: Connection, state: WorkerState) -> None:
         self.seldom(conn)
         assert self.maintenance(state)._reap(conn)
         job = self.lose(conn)
         assert self.maintenance(state)._reap(conn)
-        assert outcomes(conn, job) == ["lost"]
+        assert conn.outcomes(job) == ["lost"]
 
     def test_is_done_by_the_next_worker_when_it_failed(self, conn: Connection, state: WorkerState) -> None:
         first, second = self.maintenance(state), self.maintenance(state)
@@ -226,7 +226,7 @@ class TestUpkeep:
         conn.execute("ALTER FUNCTION reap_elsewhere RENAME TO job_queue_reap_lost")
         job = self.lose(conn)
         assert second._reap(conn)
-        assert outcomes(conn, job) == ["lost"]
+        assert conn.outcomes(job) == ["lost"]
 
     def test_is_due_when_it_was_done_at_a_time_to_come(self, conn: Connection) -> None:
         self.age(conn, -60)

@@ -19,7 +19,7 @@ from tests.core.worker.misdeeds import DEEDS, LEFT, MODULE, OF_THE_PROCESS
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, worker_process
-from tests.support.working import enqueue, last_run, quick_settings, status_of, working
+from tests.support.working import quick_settings, working
 
 PAGE = ROOT / "docs" / "adding-a-job-type.md"
 HEADING = "## What a handler may do to its worker"
@@ -63,9 +63,9 @@ def tidy() -> Iterator[Callable[[], None]]:
 
 def run(conn: Connection, task_type: str, deed: str, *, look: bool = False) -> dict[str, Any]:
     """Has a worker run one job of the misdeeds; returns its run."""
-    job = enqueue(conn, task_type, payload={"misdeed": deed, "look": look}, max_attempts=1).id
-    until(lambda: status_of(conn, job) in {None, "failed"}, f"the end of {task_type}: {deed}")
-    return last_run(conn, job)
+    job = conn.add(task_type, payload={"misdeed": deed, "look": look}, max_attempts=1).id
+    until(lambda: conn.status_of(job) in {None, "failed"}, f"the end of {task_type}: {deed}")
+    return conn.last_run(job)
 
 
 def seen(conn: Connection, task_type: str, deed: str) -> object:
@@ -103,8 +103,8 @@ def test_a_worker_goes_on_after_its_handlers_and_the_next_run_finds_what_the_tab
 def test_a_handler_that_ends_its_process_ends_what_the_table_says(
     conn: Connection, database_url: str, tmp_path: Path, kind: str
 ) -> None:
-    job = enqueue(conn, kind, payload={"misdeed": OF_THE_PROCESS}, max_attempts=1).id
+    job = conn.add(kind, payload={"misdeed": OF_THE_PROCESS}, max_attempts=1).id
     with worker_process(database_url, tmp_path, JOBDECK_HANDLERS=MODULE) as process:
-        until(lambda: process.poll() is not None or status_of(conn, job) == "failed", "the end of either")
+        until(lambda: process.poll() is not None or conn.status_of(job) == "failed", "the end of either")
         found = "failed attempt" if process.poll() is None else "ends the worker"
     assert found == table()[OF_THE_PROCESS][kind]

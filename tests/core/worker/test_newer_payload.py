@@ -23,21 +23,9 @@ from jobdeck.core.registry.around import FailedJob, failure_hooks
 from jobdeck.core.worker.context import RunResources
 from jobdeck.core.worker.executor import NEWER_GIVE_UP, NEWER_SECONDS, Executor
 from tests.core.worker.process_handlers import MODULE
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
-from tests.support.working import (
-    ACTOR,
-    Params,
-    claimed,
-    drain,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    status_of,
-)
+from tests.support.working import Params, claimed, drain, job_type, nothing, quick_settings
 
 NEW: dict[str, Any] = {"number": 1, "colour": "red"}
 
@@ -100,7 +88,7 @@ def put_off(url: str, conn: Connection, job_type: JobType, job_id: UUID, *, past
         conn.advance(step)
         past -= step
         drain(url, job_type)
-    assert last_run(conn, job_id)["error_kind"] == "newer_payload"
+    assert conn.last_run(job_id)["error_kind"] == "newer_payload"
 
 
 @pytest.mark.parametrize(
@@ -157,13 +145,13 @@ def test_a_worker_of_the_newer_program_runs_what_an_older_one_has_put_off(
     database_url: str, conn: Connection, handler: Callable[..., Any]
 ) -> None:
     old = job_type("painted", handler)
-    job = enqueue(conn, "painted", payload=NEW, max_attempts=1)
+    job = conn.add("painted", payload=NEW, max_attempts=1)
     put_off(database_url, conn, old, job.id, past=minutes(40))
     row = conn.job_row(job.id)
-    assert (row["status"], row["attempts"], set(outcomes(conn, job.id))) == ("pending", 0, {"snoozed"})
+    assert (row["status"], row["attempts"], set(conn.outcomes(job.id))) == ("pending", 0, {"snoozed"})
     conn.advance(minutes(2))
     drain(database_url, replace(old, payload=Newer))
-    assert (status_of(conn, job.id), outcomes(conn, job.id)[-1]) == (None, "succeeded")
+    assert (conn.status_of(job.id), conn.outcomes(job.id)[-1]) == (None, "succeeded")
 
 
 @pytest.fixture(scope="module")
@@ -172,26 +160,26 @@ def in_process() -> JobType:
 
 
 def test_a_handler_in_a_process_is_not_begun(database_url: str, conn: Connection, in_process: JobType) -> None:
-    job = enqueue(conn, "p_done", payload=NEW)
+    job = conn.add("p_done", payload=NEW)
     drain(database_url, in_process)
-    assert (outcomes(conn, job.id), last_run(conn, job.id)["error_kind"]) == (["snoozed"], "newer_payload")
+    assert (conn.outcomes(job.id), conn.last_run(job.id)["error_kind"]) == (["snoozed"], "newer_payload")
 
 
 @pytest.mark.slow
 def test_a_process_whose_module_is_older_than_its_worker_puts_the_job_off_as_well(
     database_url: str, conn: Connection, in_process: JobType
 ) -> None:
-    job = enqueue(conn, "p_done", payload=NEW)
+    job = conn.add("p_done", payload=NEW)
     newer = replace(in_process, payload=Newer)
     put_off(database_url, conn, newer, job.id, past=minutes(40))
-    assert (status_of(conn, job.id), set(outcomes(conn, job.id))) == ("pending", {"snoozed"})
+    assert (conn.status_of(job.id), set(conn.outcomes(job.id))) == ("pending", {"snoozed"})
     conn.advance(minutes(21))
     drain(database_url, newer)
-    assert status_of(conn, job.id) == "failed"
+    assert conn.status_of(job.id) == "failed"
 
 
 def test_the_job_and_why_say_at_once_what_is_wrong(database_url: str, conn: Connection) -> None:
-    job = enqueue(conn, "painted", payload=NEW)
+    job = conn.add("painted", payload=NEW)
     drain(database_url, job_type("painted", nothing))
     error = conn.job_row(job.id)["last_error"]
     assert "colour: is not a field" in error
@@ -203,13 +191,13 @@ def test_the_job_and_why_say_at_once_what_is_wrong(database_url: str, conn: Conn
 
 @pytest.mark.slow
 def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(database_url: str, conn: Connection) -> None:
-    job = enqueue(conn, "painted", payload=NEW, max_attempts=1)
+    job = conn.add("painted", payload=NEW, max_attempts=1)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(59))
-    assert status_of(conn, job.id) == "pending"
+    assert conn.status_of(job.id) == "pending"
     conn.advance(minutes(2))
     drain(database_url, old)
-    row, ended = conn.job_row(job.id), last_run(conn, job.id)
+    row, ended = conn.job_row(job.id), conn.last_run(job.id)
     assert (row["status"], ended["outcome"], ended["error_kind"]) == ("failed", "failed", "newer_payload")
     assert row["last_error"] == ended["error"]
     assert row["last_error"].endswith("It was first put off 61 minutes ago, so it has failed.")
@@ -218,7 +206,7 @@ def test_after_an_hour_the_job_fails_for_good_and_says_how_long_it_waited(databa
 
 @pytest.mark.slow
 def test_jobs_that_are_put_off_are_a_group_of_errors_and_no_failures(database_url: str, conn: Connection) -> None:
-    first, second = enqueue(conn, "painted", payload=NEW), enqueue(conn, "painted", payload={"colour": "blue"})
+    first, second = conn.add("painted", payload=NEW), conn.add("painted", payload={"colour": "blue"})
     old = job_type("painted", nothing)
     drain(database_url, old)
     (group,) = reports.errors().run(conn).trends
@@ -243,7 +231,7 @@ def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(databas
             raise RuntimeError("no")
         raise Snooze(60, "busy")
 
-    job = enqueue(conn, "painted")
+    job = conn.add("painted")
     for runs in (2, 3):
         drain(database_url, job_type("painted", fail_once))
         row = conn.job_row(job.id)
@@ -256,7 +244,7 @@ def test_a_failed_run_keeps_its_group_while_its_handler_puts_the_job_off(databas
 def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(
     database_url: str, conn: Connection
 ) -> None:
-    job = enqueue(conn, "painted", payload=NEW)
+    job = conn.add("painted", payload=NEW)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(40))
     for outcome in ("released", "lost"):
@@ -267,13 +255,13 @@ def test_several_workers_count_one_hour_and_a_lost_run_does_not_begin_it_again(
             (outcome, job.id),
         )
     put_off(database_url, conn, old, job.id, past=minutes(21))
-    assert status_of(conn, job.id) == "failed"
+    assert conn.status_of(job.id) == "failed"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["retry", "edit", "by hand"])
 def test_who_retries_or_edits_the_job_begins_the_hour_again(database_url: str, conn: Connection, how: str) -> None:
-    job = enqueue(conn, "painted", payload=NEW)
+    job = conn.add("painted", payload=NEW)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(40 if how == "edit" else 61))
     if how == "edit":
@@ -284,36 +272,36 @@ def test_who_retries_or_edits_the_job_begins_the_hour_again(database_url: str, c
     else:
         conn.execute("UPDATE job_queue SET status = 'pending', run_at = now() WHERE id = %s", (job.id,))
     put_off(database_url, conn, old, job.id, past=minutes(40))
-    assert status_of(conn, job.id) == "pending"
+    assert conn.status_of(job.id) == "pending"
     put_off(database_url, conn, old, job.id, past=minutes(21))
-    assert status_of(conn, job.id) == "failed"
+    assert conn.status_of(job.id) == "failed"
 
 
 @pytest.mark.slow
 def test_a_corrected_payload_runs_at_once_when_it_is_retried(database_url: str, conn: Connection) -> None:
-    job = enqueue(conn, "painted", payload={"nubmer": 1})
+    job = conn.add("painted", payload={"nubmer": 1})
     old = job_type("painted", nothing)
     drain(database_url, old)
     operator.edit(conn, job.id, changes={"payload": {"number": 1}}, actor=ACTOR)
     operator.retry(conn, [job.id], actor=ACTOR)
     drain(database_url, old)
-    assert (status_of(conn, job.id), outcomes(conn, job.id)) == (None, ["snoozed", "succeeded"])
+    assert (conn.status_of(job.id), conn.outcomes(job.id)) == (None, ["snoozed", "succeeded"])
 
 
 @pytest.mark.slow
 def test_a_series_that_has_given_up_fails_at_each_slot_until_its_payload_is_right(
     database_url: str, conn: Connection
 ) -> None:
-    job = enqueue(conn, "painted", payload={"nubmer": 1}, recurrence_interval_minutes=30)
+    job = conn.add("painted", payload={"nubmer": 1}, recurrence_interval_minutes=30)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(62))
-    assert (outcomes(conn, job.id)[-1], conn.job_row(job.id)["consecutive_failures"]) == ("failed", 1)
+    assert (conn.outcomes(job.id)[-1], conn.job_row(job.id)["consecutive_failures"]) == ("failed", 1)
     put_off(database_url, conn, old, job.id, past=minutes(30))
-    assert (outcomes(conn, job.id)[-2:], status_of(conn, job.id)) == (["failed", "failed"], "pending")
+    assert (conn.outcomes(job.id)[-2:], conn.status_of(job.id)) == (["failed", "failed"], "pending")
     operator.edit(conn, job.id, changes={"payload": {"number": 1}}, actor=ACTOR)
     operator.retry(conn, [job.id], actor=ACTOR)
     drain(database_url, old)
-    assert outcomes(conn, job.id)[-1] == "succeeded"
+    assert conn.outcomes(job.id)[-1] == "succeeded"
 
 
 @pytest.mark.slow
@@ -321,12 +309,12 @@ def test_a_later_reason_to_wait_replaces_the_message(database_url: str, conn: Co
     def busy(_params: object, _ctx: object) -> None:
         raise Snooze(60, "busy")
 
-    job = enqueue(conn, "painted", payload=NEW)
+    job = conn.add("painted", payload=NEW)
     drain(database_url, job_type("painted", nothing))
     conn.advance(minutes(2))
     drain(database_url, replace(job_type("painted", busy), payload=Newer))
     row = conn.job_row(job.id)
-    assert (row["last_error"], row["fingerprint"], outcomes(conn, job.id)) == (None, None, ["snoozed", "snoozed"])
+    assert (row["last_error"], row["fingerprint"], conn.outcomes(job.id)) == (None, None, ["snoozed", "snoozed"])
 
 
 @pytest.fixture
@@ -342,11 +330,11 @@ def failures() -> Iterator[list[FailedJob]]:
 def test_a_hook_of_failed_jobs_is_called_when_the_hour_is_over_and_not_before(
     database_url: str, conn: Connection, failures: list[FailedJob]
 ) -> None:
-    job = enqueue(conn, "painted", payload=NEW)
+    job = conn.add("painted", payload=NEW)
     old = job_type("painted", nothing)
     put_off(database_url, conn, old, job.id, past=minutes(40))
     assert not failures
     put_off(database_url, conn, old, job.id, past=minutes(21))
     until(lambda: len(failures) == 1, "the call of the hook")
     assert (failures[0].job_id, failures[0].error_kind) == (job.id, "newer_payload")
-    assert fingerprint(failures[0].error_kind, failures[0].error) == last_run(conn, job.id)["fingerprint"]
+    assert fingerprint(failures[0].error_kind, failures[0].error) == conn.last_run(job.id)["fingerprint"]

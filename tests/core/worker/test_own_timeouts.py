@@ -15,7 +15,7 @@ from jobdeck.core.queue import operator, producer
 from jobdeck.core.read.verdict.health import health
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
-from tests.support.working import Held, enqueue, job_type, last_run, status_of, working
+from tests.support.working import Held, job_type, working
 
 LONG = 3600.0
 
@@ -30,10 +30,10 @@ def test_a_run_over_the_timeout_of_its_job_is_stopped_though_its_type_allows_mor
     database_url: str, conn: Connection, kind: str
 ) -> None:
     handler = waits if kind == "async" else Held()
-    job = enqueue(conn, "waits", max_attempts=1, timeout=0.2)
+    job = conn.add("waits", max_attempts=1, timeout=0.2)
     with working(database_url, job_type("waits", handler, timeout=LONG)):
-        until(lambda: status_of(conn, job.id) == "failed", "the failure")
-    run = last_run(conn, job.id)
+        until(lambda: conn.status_of(job.id) == "failed", "the failure")
+    run = conn.last_run(job.id)
     assert (run["error_kind"], run["error"]) == (
         "timeout", "The run took longer than the 0.2 seconds that this job allows.",
     )  # fmt: skip
@@ -42,14 +42,14 @@ def test_a_run_over_the_timeout_of_its_job_is_stopped_though_its_type_allows_mor
 @pytest.mark.slow
 def test_a_run_may_take_longer_than_its_type_allows_where_its_job_says_so(database_url: str, conn: Connection) -> None:
     held = Held()
-    long = enqueue(conn, "waits", timeout=LONG)
+    long = conn.add("waits", timeout=LONG)
     with working(database_url, job_type("waits", held, timeout=0.2)):
         held.wait_for()
-        short = enqueue(conn, "waits", max_attempts=1)
-        until(lambda: status_of(conn, short.id) == "failed", "the end of one that began later")
-        assert status_of(conn, long.id) == "running"
+        short = conn.add("waits", max_attempts=1)
+        until(lambda: conn.status_of(short.id) == "failed", "the end of one that began later")
+        assert conn.status_of(long.id) == "running"
         held.let_go()
-        until(lambda: status_of(conn, long.id) is None, "the success")
+        until(lambda: conn.status_of(long.id) is None, "the success")
 
 
 def test_each_claimed_job_has_its_own_timeout_and_the_order_of_the_claim(conn: Connection) -> None:

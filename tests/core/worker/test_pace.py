@@ -12,17 +12,7 @@ from jobdeck.core.worker import fetcher, heartbeat, watchdog
 from jobdeck.core.worker.slots.pace import LaneFronts, Line, Pace
 from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import until
-from tests.support.working import (
-    Held,
-    claim_ahead,
-    claimed,
-    enqueue,
-    job_type,
-    nothing,
-    outcomes,
-    quick_settings,
-    working,
-)
+from tests.support.working import Held, claim_ahead, claimed, job_type, nothing, quick_settings, working
 
 SHORT = [0.001] * Pace.SHORT_RUNS
 
@@ -177,7 +167,7 @@ class TestAWorker:
                 assert counts(conn, "held") == {"running": 8, "pending": 32}
                 held.let_go()
                 until(lambda: counts(conn, "held") == {}, "the rest")
-        assert outcomes(conn) == ["succeeded"] * 40
+        assert conn.outcomes() == ["succeeded"] * 40
 
     def test_takes_no_more_after_it_was_idle(
         self, conn: Connection, database_url: str, monkeypatch: pytest.MonkeyPatch
@@ -214,7 +204,7 @@ class TestAWorker:
         claim_ahead(monkeypatch)
         jobs = [NewJob("alpha")] * 200 + [NewJob("held")] * 20 + [NewJob("alpha")] * 20
         for job in jobs:
-            enqueue(conn, job.task_type)
+            conn.add(job.task_type)
         with working(database_url, job_type("alpha", nothing), job_type("held", held), concurrency=2):
             held.wait_for(2)
             until(lambda: counts(conn, "held") == {"running": 2, "pending": 18}, "the hand-back of long jobs")
@@ -223,7 +213,7 @@ class TestAWorker:
                 held.wait_for(2)
                 held.let_go()
                 until(lambda: counts(conn, "alpha") == counts(conn, "held") == {}, "the rest")
-        assert set(outcomes(conn)) == {"succeeded"}
+        assert set(conn.outcomes()) == {"succeeded"}
 
     @pytest.mark.slow
     def test_returns_jobs_that_wait_behind_runs_that_have_become_long(
@@ -235,10 +225,10 @@ class TestAWorker:
         with working(database_url, job_type("held", held), concurrency=1):
             held.wait_for()
             until(lambda: counts(conn, "held") == {"running": 1, "pending": 5}, "the hand-back")
-            assert outcomes(conn) == ["succeeded"] * Pace.SHORT_RUNS
+            assert conn.outcomes() == ["succeeded"] * Pace.SHORT_RUNS
             held.let_go()
             until(lambda: counts(conn, "held") == {}, "the rest")
-        assert outcomes(conn) == ["succeeded"] * (Pace.SHORT_RUNS + 6)
+        assert conn.outcomes() == ["succeeded"] * (Pace.SHORT_RUNS + 6)
         assert conn.execute("SELECT max(attempt) FROM job_runs").fetchone() == (1,)
 
     def test_says_of_a_job_that_waits_for_a_slot_only_that_it_is_claimed(

@@ -22,10 +22,10 @@ from jobdeck.core.worker.slots.child_process import ChildProcess
 from jobdeck.core.worker.slots.processes import ProcessSlots
 from tests.core.worker.process_handlers import MODULE
 from tests.core.worker.test_processes import ONE, is_gone, noted, running, use_up_the_time
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, becomes, until
 from tests.support.worker_process import ROOT, worker_process
-from tests.support.working import ACTOR, enqueue, job_type, last_run, outcomes, quick_settings, status_of, working
+from tests.support.working import job_type, quick_settings, working
 
 
 def take_back(conn: Connection) -> None:
@@ -55,7 +55,7 @@ def stored(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, stored: threading.Event, why: str
 ) -> None:
-    job = enqueue(conn, "p_saves", payload={"note": str(note)}, max_attempts=1)
+    job = conn.add("p_saves", payload={"note": str(note)}, max_attempts=1)
     with working(database_url, *types, settings=ONE) as worker:
         until(lambda: noted(note, "saves"), "the run")
         if why == "timeout":
@@ -63,11 +63,11 @@ def test_a_process_is_killed_although_the_database_keeps_its_slot_waiting(
         else:
             operator.cancel(conn, [job.id], actor=ACTOR)
         until(lambda: all(map(is_gone, noted(note, "saves"))), "the end of the process")
-        assert outcomes(conn) == []
+        assert conn.outcomes() == []
         stored.set()
-        until(lambda: outcomes(conn), "the report")
-    assert outcomes(conn) == [{"timeout": "failed", "cancel": "cancelled"}[why]]
-    assert last_run(conn, job.id)["error_kind"] == {"timeout": "timeout", "cancel": "cancelled"}[why]
+        until(conn.outcomes, "the report")
+    assert conn.outcomes() == [{"timeout": "failed", "cancel": "cancelled"}[why]]
+    assert conn.last_run(job.id)["error_kind"] == {"timeout": "timeout", "cancel": "cancelled"}[why]
 
 
 @pytest.mark.slow
@@ -84,12 +84,12 @@ def test_a_checkpoint_that_comes_while_the_process_says_where_it_is_is_saved(
 
     monkeypatch.setattr(ChildProcess, "position", after_the_message)
     monkeypatch.setattr("jobdeck.core.worker.slots.processes.POSITION_SECONDS", PATIENCE)
-    job = enqueue(conn, "p_saves", payload={"note": str(note), "number": 1}, max_attempts=1)
+    job = conn.add("p_saves", payload={"note": str(note), "number": 1}, max_attempts=1)
     with working(database_url, *types, settings=ONE) as worker:
         until(lambda: noted(note, "saves"), "the run")
         use_up_the_time(worker)
-        until(lambda: outcomes(conn), "the report")
-    assert last_run(conn, job.id)["error_kind"] == "timeout"
+        until(conn.outcomes, "the report")
+    assert conn.last_run(job.id)["error_kind"] == "timeout"
     assert conn.execute("SELECT checkpoint FROM job_queue").fetchone() == ({"page": 9},)
 
 
@@ -140,62 +140,62 @@ def test_a_job_that_is_handed_back_before_its_process_has_started_is_not_run(
         return children[0]
 
     monkeypatch.setattr(ProcessSlots, "_child", late)
-    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    job = conn.add("p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE) as worker:
         assert asked.wait(PATIENCE)
         assert not worker.drain(0)
     handed_back.set()
     until(lambda: children and children[0].has_ended, "the end of the process")
-    assert (outcomes(conn, job.id), noted(note, "spins")) == ([], [])
+    assert (conn.outcomes(job.id), noted(note, "spins")) == ([], [])
 
 
 @pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_run_in_the_same_process_is_refused(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
-    first = enqueue(conn, "p_leaves", payload={"note": str(note)})
+    first = conn.add("p_leaves", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE):
-        until(lambda: outcomes(conn, first.id), "the first run")
-        second = enqueue(conn, "p_follows", payload={"note": str(note)})
-        until(lambda: outcomes(conn, second.id), "the second run")
-    assert outcomes(conn) == ["succeeded"] * 2
+        until(lambda: conn.outcomes(first.id), "the first run")
+        second = conn.add("p_follows", payload={"note": str(note)})
+        until(lambda: conn.outcomes(second.id), "the second run")
+    assert conn.outcomes() == ["succeeded"] * 2
     assert noted(note, "refused")
-    assert last_run(conn, second.id)["output"] == {"stored": "the second"}
+    assert conn.last_run(second.id)["output"] == {"stored": "the second"}
 
 
 @pytest.mark.slow
 def test_a_process_that_a_handler_forks_can_be_ended_by_a_signal(
     database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
-    job = enqueue(conn, "p_forks")
+    job = conn.add("p_forks")
     with working(database_url, *types, settings=ONE):
-        until(lambda: outcomes(conn, job.id), "the end")
-    assert last_run(conn, job.id)["output"] == {"ended": -signal.SIGTERM}
+        until(lambda: conn.outcomes(job.id), "the end")
+    assert conn.last_run(job.id)["output"] == {"ended": -signal.SIGTERM}
 
 
 @pytest.mark.slow
 def test_a_process_that_a_handler_forks_can_log_and_is_refused_what_only_the_handler_may(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
-    job = enqueue(conn, "p_logs_in_a_fork", payload={"note": str(note)})
+    job = conn.add("p_logs_in_a_fork", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE):
-        until(lambda: outcomes(conn, job.id), "the end")
-    assert last_run(conn, job.id)["output"] == {"ended": 7}
+        until(lambda: conn.outcomes(job.id), "the end")
+    assert conn.last_run(job.id)["output"] == {"ended": 7}
 
 
 @pytest.mark.slow
 def test_a_run_ends_although_what_its_process_left_prints_for_ever(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
-    job = enqueue(conn, "p_abandons", payload={"note": str(note)}, max_attempts=1)
+    job = conn.add("p_abandons", payload={"note": str(note)}, max_attempts=1)
     try:
         with working(database_url, *types, settings=ONE):
-            until(lambda: outcomes(conn, job.id), "the end")
+            until(lambda: conn.outcomes(job.id), "the end")
     finally:
         for pid in noted(note, "prints"):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-    assert "ended with status 3" in last_run(conn, job.id)["error"]
+    assert "ended with status 3" in conn.last_run(job.id)["error"]
 
 
 @pytest.mark.slow
@@ -230,7 +230,7 @@ def test_a_run_that_has_ended_in_its_transaction_is_not_taken_for_lost_while_its
     name = "p_books_early"
     if kind != "process":
         types = (job_type(name, in_thread if kind == "thread" else on_loop, timeout=3600),)
-    job = enqueue(conn, name, payload={"note": str(note)} if kind == "process" else {})
+    job = conn.add(name, payload={"note": str(note)} if kind == "process" else {})
     with working(database_url, *types, settings=ONE) as worker:
         until(lambda: len(dead) > 1, "heartbeats after the end")
         for run in running(worker):
@@ -244,7 +244,7 @@ def test_a_run_that_has_ended_in_its_transaction_is_not_taken_for_lost_while_its
         figures = worker.figures()
     assert figures is not None
     assert (noted(note, "whole"), figures.lost_leases) == ([1], 0)
-    assert outcomes(conn, job.id) == ["succeeded"]
+    assert conn.outcomes(job.id) == ["succeeded"]
 
 
 def dead_answers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -266,18 +266,18 @@ def dead_answers(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, name: str
 ) -> None:
-    job = enqueue(conn, name, payload={"note": str(note)}, max_attempts=1)
+    job = conn.add(name, payload={"note": str(note)}, max_attempts=1)
     word = name.removeprefix("p_")
     with working(database_url, *types, settings=ONE) as worker:
         until(lambda: noted(note, word), "the run")
         take_back(conn)
-        until(lambda: "abandoned" in outcomes(conn, job.id), "the report")
+        until(lambda: "abandoned" in conn.outcomes(job.id), "the report")
         if name == "p_spins":
             assert all(map(is_gone, noted(note, word)))
-        other = enqueue(conn, "p_done", payload={"number": 2})
-        until(lambda: outcomes(conn, other.id), "the next run")
+        other = conn.add("p_done", payload={"number": 2})
+        until(lambda: conn.outcomes(other.id), "the next run")
         figures = worker.figures()
-    assert sorted(outcomes(conn, job.id)) == ["abandoned", "lost"]
+    assert sorted(conn.outcomes(job.id)) == ["abandoned", "lost"]
     assert figures is not None
     assert figures.lost_leases == 1
 
@@ -286,7 +286,7 @@ def test_a_run_that_has_lost_its_job_is_stopped_and_changes_nothing(
 def test_a_signal_to_a_worker_and_its_processes_hands_their_jobs_back(
     database_url: str, conn: Connection, note: Path, tmp_path: Path
 ) -> None:
-    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    job = conn.add("p_spins", payload={"note": str(note)})
     with worker_process(
         database_url, tmp_path, JOBDECK_HANDLERS=MODULE, PYTHONPATH=str(ROOT), JOBDECK_DRAIN_SECONDS="0"
     ) as process:
@@ -296,7 +296,7 @@ def test_a_signal_to_a_worker_and_its_processes_hands_their_jobs_back(
         process.send_signal(signal.SIGTERM)
         process.wait(PATIENCE)
     assert is_gone(noted(note, "spins")[0])
-    assert (outcomes(conn, job.id), status_of(conn, job.id)) == (["released"], "pending")
+    assert (conn.outcomes(job.id), conn.status_of(job.id)) == (["released"], "pending")
 
 
 @pytest.mark.slow
@@ -314,9 +314,9 @@ def test_the_report_of_a_process_waits_for_a_database_that_is_away(
         return finish(*arguments, **options)
 
     monkeypatch.setattr(leases, "finish", away)
-    job = enqueue(conn, "p_done", payload={"number": 2})
+    job = conn.add("p_done", payload={"number": 2})
     with working(database_url, *types, settings=ONE):
         assert tried.wait(PATIENCE)
         back.set()
-        until(lambda: outcomes(conn, job.id), "the report")
-    assert outcomes(conn, job.id) == ["succeeded"]
+        until(lambda: conn.outcomes(job.id), "the report")
+    assert conn.outcomes(job.id) == ["succeeded"]

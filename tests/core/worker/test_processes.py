@@ -25,22 +25,10 @@ from jobdeck.core.worker.slots.processes import ProcessSlots
 from jobdeck.core.worker.worker import Worker
 from tests.core.worker.process_handlers import MODULE, NAMELESS_SIGNAL
 from tests.core.worker.test_canaries import ask, ended
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, bury, worker_process
-from tests.support.working import (
-    ACTOR,
-    a_worker,
-    drain,
-    enqueue,
-    job_type,
-    last_run,
-    nothing,
-    outcomes,
-    quick_settings,
-    status_of,
-    working,
-)
+from tests.support.working import a_worker, drain, job_type, nothing, quick_settings, working
 
 SETTINGS = quick_settings(lease_seconds=120.0)
 ONE = quick_settings(lease_seconds=120.0, process_concurrency=1)
@@ -82,9 +70,9 @@ def is_gone(pid: int) -> bool:
 def test_a_run_in_a_process_tells_what_one_in_a_thread_tells(
     database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
-    job = enqueue(conn, "p_done", payload={"number": 7})
+    job = conn.add("p_done", payload={"number": 7})
     drain(database_url, *types, settings=SETTINGS)
-    run = last_run(conn, job.id)
+    run = conn.last_run(job.id)
     assert (run["outcome"], run["output"]["number"], run["output"]["attempt"]) == ("partial", 7, 1)
     assert run["output"]["pid"] != os.getpid()
     assert (run["progress"]["done"], run["progress"]["total"], run["progress"]["message"]) == (3, 3, "step 3")
@@ -98,7 +86,7 @@ def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
 ) -> None:
     producer.enqueue_many(conn, [NewJob("p_done", {"number": 2})] * 30, actor=ACTOR)
     drain(database_url, *types, settings=quick_settings(lease_seconds=120.0, process_concurrency=2))
-    assert outcomes(conn) == ["succeeded"] * 30
+    assert conn.outcomes() == ["succeeded"] * 30
     pids = {pid for (pid,) in conn.execute("SELECT output ->> 'pid' FROM job_runs")}
     assert 1 <= len(pids) <= 2
     until(lambda: all(is_gone(int(pid)) for pid in pids), "the end of the processes")
@@ -108,10 +96,10 @@ def test_a_process_is_used_again_and_there_are_no_more_than_the_setting_says(
 def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_own(
     database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
-    job = enqueue(conn, "p_continues")
+    job = conn.add("p_continues")
     drain(database_url, *types, settings=SETTINGS)
-    assert outcomes(conn, job.id) == ["continued", "succeeded"]
-    assert last_run(conn, job.id)["output"] == {"stored": "2", "seen": {"page": 2}}
+    assert conn.outcomes(job.id) == ["continued", "succeeded"]
+    assert conn.last_run(job.id)["output"] == {"stored": "2", "seen": {"page": 2}}
 
 
 @pytest.mark.slow
@@ -127,10 +115,10 @@ def test_a_checkpoint_is_saved_and_seen_and_the_process_has_a_connection_of_its_
 def test_a_failure_is_recorded_as_that_of_a_thread(
     database_url: str, conn: Connection, types: tuple[JobType, ...], number: int, outcome: str, kind: str, words: str
 ) -> None:
-    job = enqueue(conn, "p_fails", payload={"number": number}, max_attempts=2)
+    job = conn.add("p_fails", payload={"number": number}, max_attempts=2)
     drain(database_url, *types, settings=SETTINGS)
-    assert outcomes(conn, job.id)[0] == outcome
-    run = last_run(conn, job.id)
+    assert conn.outcomes(job.id)[0] == outcome
+    run = conn.last_run(job.id)
     assert run["error_kind"] == kind
     assert words in run["error"]
     assert "in fails" in run["traceback"] or number == 3
@@ -157,15 +145,15 @@ def test_a_failure_is_recorded_as_that_of_a_thread(
 def test_a_process_that_dies_is_a_failed_attempt_and_the_next_job_gets_another(
     database_url: str, conn: Connection, types: tuple[JobType, ...], number: int, words: str, log: str | None
 ) -> None:
-    dead = enqueue(conn, "p_dies", payload={"number": number}, max_attempts=2)
-    fine = enqueue(conn, "p_done", payload={"number": 2})
+    dead = conn.add("p_dies", payload={"number": number}, max_attempts=2)
+    fine = conn.add("p_done", payload={"number": 2})
     drain(database_url, *types, settings=ONE)
-    assert outcomes(conn, dead.id) == ["retried", "failed"]
-    run = last_run(conn, dead.id)
+    assert conn.outcomes(dead.id) == ["retried", "failed"]
+    run = conn.last_run(dead.id)
     assert run["error_kind"] == "process_died"
     assert words in run["error"]
     assert log is None or log in run["log"]
-    assert outcomes(conn, fine.id) == ["succeeded"]
+    assert conn.outcomes(fine.id) == ["succeeded"]
 
 
 @pytest.mark.slow
@@ -174,12 +162,12 @@ def test_a_run_over_its_timeout_is_killed_with_what_it_started_and_then_reported
 ) -> None:
     for module in ("child_process", "processes"):
         monkeypatch.setattr(f"jobdeck.core.worker.slots.{module}.POSITION_SECONDS", PATIENCE)
-    job = enqueue(conn, "p_too_long", payload={"note": str(note)}, max_attempts=1)
+    job = conn.add("p_too_long", payload={"note": str(note)}, max_attempts=1)
     with working(database_url, *types, settings=SETTINGS) as worker:
         until(lambda: noted(note, "started"), "the run")
         use_up_the_time(worker)
-        until(lambda: status_of(conn, job.id) == "failed", "the timeout")
-    run = last_run(conn, job.id)
+        until(lambda: conn.status_of(job.id) == "failed", "the timeout")
+    run = conn.last_run(job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
     assert run["error"] == "The run took longer than the 3600 seconds that p_too_long allows."
     assert "in too_long" in run["traceback"]
@@ -193,11 +181,11 @@ def test_a_run_is_reported_when_its_process_is_gone(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = gone_at_each_report(note, monkeypatch)
-    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    job = conn.add("p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=SETTINGS):
         until(lambda: noted(note, "spins"), "the run")
         operator.cancel(conn, [job.id], actor=ACTOR)
-        until(lambda: status_of(conn, job.id) == "cancelled", "the report")
+        until(lambda: conn.status_of(job.id) == "cancelled", "the report")
     assert gone
     assert all(gone)
 
@@ -221,13 +209,13 @@ def test_the_end_of_a_worker_kills_a_process_before_its_job_is_handed_back(
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.0)
     gone = gone_at_each_report(note, monkeypatch)
-    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    job = conn.add("p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=SETTINGS) as worker:
         until(lambda: noted(note, "spins"), "the run")
         # The handler writes its note before the worker has heard that the run began.
         hear(worker)
         assert not worker.drain(0)
-    assert outcomes(conn, job.id) == ["released"]
+    assert conn.outcomes(job.id) == ["released"]
     assert gone
     assert all(gone)
 
@@ -237,40 +225,40 @@ def test_a_handler_that_asks_is_cancelled_and_its_process_goes_on_for_others(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.slots.processes.GRACE_SECONDS", PATIENCE)
-    job = enqueue(conn, "p_asks", payload={"note": str(note)})
+    job = conn.add("p_asks", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE):
         until(lambda: noted(note, "asks"), "the run")
         operator.cancel(conn, [job.id], actor=ACTOR)
-        until(lambda: status_of(conn, job.id) == "cancelled", "the end")
-        other = enqueue(conn, "p_done", payload={"number": 2})
-        until(lambda: outcomes(conn, other.id), "the next run")
-    assert outcomes(conn, job.id) == ["cancelled"]
-    assert [last_run(conn, other.id)["output"]["pid"]] == noted(note, "asks")
+        until(lambda: conn.status_of(job.id) == "cancelled", "the end")
+        other = conn.add("p_done", payload={"number": 2})
+        until(lambda: conn.outcomes(other.id), "the next run")
+    assert conn.outcomes(job.id) == ["cancelled"]
+    assert [conn.last_run(other.id)["output"]["pid"]] == noted(note, "asks")
 
 
 @pytest.mark.slow
 def test_a_handler_that_does_not_ask_is_killed_after_a_while(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
-    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    job = conn.add("p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=SETTINGS):
         until(lambda: noted(note, "spins"), "the run")
         operator.cancel(conn, [job.id], actor=ACTOR)
-        until(lambda: status_of(conn, job.id) == "cancelled", "the end")
+        until(lambda: conn.status_of(job.id) == "cancelled", "the end")
         assert all(map(is_gone, noted(note, "spins")))
-    assert "its process was killed" in last_run(conn, job.id)["log"]
+    assert "its process was killed" in conn.last_run(job.id)["log"]
 
 
 @pytest.mark.slow
 def test_draining_hands_back_the_job_of_a_process_that_is_killed(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
-    job = enqueue(conn, "p_spins", payload={"note": str(note)})
+    job = conn.add("p_spins", payload={"note": str(note)})
     with working(database_url, *types, settings=SETTINGS) as worker:
         until(lambda: noted(note, "spins"), "the run")
         assert not worker.drain(0)
     until(lambda: all(map(is_gone, noted(note, "spins"))), "the end of the process")
-    assert outcomes(conn, job.id) == ["released"]
+    assert conn.outcomes(job.id) == ["released"]
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
 
 
@@ -282,34 +270,34 @@ def test_a_process_that_died_between_two_jobs_costs_the_next_one_no_attempt(
     if not seen:
         # So it is while the last threads of a killed process end.
         monkeypatch.setattr(ChildProcess, "has_ended", False)
-    first = enqueue(conn, "p_done", payload={"number": 2})
+    first = conn.add("p_done", payload={"number": 2})
     with working(database_url, *types, settings=ONE):
-        until(lambda: outcomes(conn, first.id), "the first run")
-        pid = last_run(conn, first.id)["output"]["pid"]
+        until(lambda: conn.outcomes(first.id), "the first run")
+        pid = conn.last_run(first.id)["output"]["pid"]
         os.kill(pid, signal.SIGKILL)
         until(lambda: is_gone(pid), "the end of the process")
-        second = enqueue(conn, "p_done", payload={"number": 2})
-        until(lambda: outcomes(conn, second.id), "the second run")
-    assert outcomes(conn) == ["succeeded"] * 2
+        second = conn.add("p_done", payload={"number": 2})
+        until(lambda: conn.outcomes(second.id), "the second run")
+    assert conn.outcomes() == ["succeeded"] * 2
 
 
 @pytest.mark.slow
 def test_what_a_run_prints_is_in_its_own_log_to_the_last_line_and_in_no_other(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
-    first = enqueue(conn, "p_prints", payload={"number": 2000, "note": str(note)})
+    first = conn.add("p_prints", payload={"number": 2000, "note": str(note)})
     with working(database_url, *types, settings=ONE):
-        until(lambda: outcomes(conn, first.id), "the first run")
+        until(lambda: conn.outcomes(first.id), "the first run")
         # A thread that the first handler left in its process prints again when it sees this word.
         with note.open("a", encoding="utf-8") as file:
             file.write("go 1\n")
         until(lambda: noted(note, "late"), "the late line")
-        second = enqueue(conn, "p_done", payload={"number": 2})
-        until(lambda: outcomes(conn, second.id), "the second run")
-    kept = last_run(conn, first.id)["log"]
+        second = conn.add("p_done", payload={"number": 2})
+        until(lambda: conn.outcomes(second.id), "the second run")
+    kept = conn.last_run(first.id)["log"]
     assert kept.endswith("PRINTED line 2000 of the first, without an end")
     assert "PRINTED line 1999 of the first\n" in kept
-    assert "the first" not in last_run(conn, second.id)["log"]
+    assert "the first" not in conn.last_run(second.id)["log"]
 
 
 @pytest.mark.slow
@@ -320,9 +308,9 @@ def test_a_process_imports_from_where_its_worker_does_and_hands_no_path_on(
         (tmp_path / f"{name}.py").write_text("raise SystemExit('of the current folder')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
-    job = enqueue(conn, "p_environment", max_attempts=1)
+    job = conn.add("p_environment", max_attempts=1)
     drain(database_url, *types, settings=SETTINGS)
-    assert last_run(conn, job.id)["output"] == {"path": None, "folder": str(tmp_path)}
+    assert conn.last_run(job.id)["output"] == {"path": None, "folder": str(tmp_path)}
 
 
 @pytest.mark.slow
@@ -333,7 +321,7 @@ def test_a_worker_with_thousands_of_open_files_can_use_processes(
     if hard != resource.RLIM_INFINITY and hard < 4096:
         pytest.skip("this account may not open so many files")
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 4096), hard))
-    job = enqueue(conn, "p_done", payload={"number": 2})
+    job = conn.add("p_done", payload={"number": 2})
     try:
         with contextlib.ExitStack() as opened:
             for _ in range(1100):
@@ -341,16 +329,16 @@ def test_a_worker_with_thousands_of_open_files_can_use_processes(
             drain(database_url, *types, settings=SETTINGS)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert outcomes(conn, job.id) == ["succeeded"]
+    assert conn.outcomes(job.id) == ["succeeded"]
 
 
 @pytest.mark.slow
 def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
     database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
-    job = enqueue(conn, "p_chats")
+    job = conn.add("p_chats")
     drain(database_url, *types, settings=SETTINGS)
-    log = last_run(conn, job.id)["log"]
+    log = conn.last_run(job.id)["log"]
     assert "a warning" in log
     assert "a request" not in log
 
@@ -359,27 +347,27 @@ def test_a_library_that_logs_each_request_is_not_in_the_log_of_a_run(
 def test_progress_that_json_cannot_have_is_a_failure_that_says_so(
     database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
-    job = enqueue(conn, "p_progress", max_attempts=2)
+    job = conn.add("p_progress", max_attempts=2)
     drain(database_url, *types, settings=SETTINGS)
-    assert outcomes(conn, job.id) == ["failed"]
-    assert last_run(conn, job.id)["error"].startswith("The progress of a run is a number of done items and a total")
+    assert conn.outcomes(job.id) == ["failed"]
+    assert conn.last_run(job.id)["error"].startswith("The progress of a run is a number of done items and a total")
 
 
 @pytest.mark.slow
 def test_an_exception_that_cannot_be_read_is_the_failure_of_its_run_alone(
     database_url: str, conn: Connection, types: tuple[JobType, ...]
 ) -> None:
-    job = enqueue(conn, "p_unready", max_attempts=1)
+    job = conn.add("p_unready", max_attempts=1)
     drain(database_url, *types, settings=SETTINGS)
-    assert outcomes(conn, job.id) == ["failed"]
-    assert last_run(conn, job.id)["error"].startswith("Unready was raised, and cannot be read")
+    assert conn.outcomes(job.id) == ["failed"]
+    assert conn.last_run(job.id)["error"].startswith("Unready was raised, and cannot be read")
 
 
 @pytest.mark.slow
 def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path, tmp_path: Path
 ) -> None:
-    job = enqueue(conn, "p_spins", payload={"note": str(note)}, max_attempts=2)
+    job = conn.add("p_spins", payload={"note": str(note)}, max_attempts=2)
     with worker_process(database_url, tmp_path, JOBDECK_HANDLERS=MODULE, PYTHONPATH=str(ROOT)) as process:
         until(lambda: noted(note, "spins"), "the run")
         process.kill()
@@ -389,34 +377,34 @@ def test_the_processes_of_a_killed_worker_end_and_their_jobs_run_again(
     with working(database_url, *types, settings=SETTINGS):
         until(lambda: len(noted(note, "spins")) == 2, "the second run")
         operator.cancel(conn, [job.id], actor=ACTOR)
-        until(lambda: status_of(conn, job.id) == "cancelled", "the end")
-    assert outcomes(conn, job.id) == ["lost", "cancelled"]
+        until(lambda: conn.status_of(job.id) == "cancelled", "the end")
+    assert conn.outcomes(job.id) == ["lost", "cancelled"]
 
 
 @pytest.mark.slow
 def test_a_canary_runs_beside_processes_that_are_all_taken(
     database_url: str, conn: Connection, types: tuple[JobType, ...], note: Path
 ) -> None:
-    enqueue(conn, "p_asks", payload={"note": str(note)})
+    conn.add("p_asks", payload={"note": str(note)})
     with working(database_url, *types, settings=ONE):
         until(lambda: noted(note, "asks"), "the run")
         operator.pause(conn, reason=None, actor=ACTOR)
-        waiting = enqueue(conn, "p_done", payload={"number": 2})
+        waiting = conn.add("p_done", payload={"number": 2})
         assert ended(conn, ask(conn, waiting.id)).state == "succeeded"
 
 
 @pytest.mark.slow
 def test_a_cycle_runs_a_job_in_a_process(database_url: str, conn: Connection, types: tuple[JobType, ...]) -> None:
-    enqueue(conn, "p_done", payload={"number": 2})
+    conn.add("p_done", payload={"number": 2})
     with a_worker(database_url, *types, settings=SETTINGS, mode="cycle", source="cli") as worker:
         result = worker.run_cycle()
     assert (result.status, result.succeeded) == ("ok", 1)
 
 
 def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(database_url: str, conn: Connection) -> None:
-    job = enqueue(conn, "nowhere")
+    job = conn.add("nowhere")
     drain(database_url, job_type("nowhere", nothing, isolation="process"), settings=SETTINGS)
-    run = last_run(conn, job.id)
+    run = conn.last_run(job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "permanent")
     assert "Move it into a module" in run["error"]
 
@@ -425,9 +413,9 @@ def test_a_handler_that_no_other_process_can_import_fails_with_the_way_out(datab
 def test_a_module_that_the_process_cannot_load_is_a_failed_attempt_that_says_so(
     database_url: str, conn: Connection
 ) -> None:
-    job = enqueue(conn, "absent", max_attempts=1)
+    job = conn.add("absent", max_attempts=1)
     drain(database_url, job_type("absent", nothing, isolation="process", module="no_such_module"), settings=SETTINGS)
-    run = last_run(conn, job.id)
+    run = conn.last_run(job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "process_died")
     assert "No module named 'no_such_module'" in run["error"]
 
@@ -443,7 +431,7 @@ def test_the_start_of_a_process_is_no_part_of_the_time_of_its_run(
         return child(slots)
 
     monkeypatch.setattr(ProcessSlots, "_child", slow)
-    job = enqueue(conn, "p_done", payload={"number": 2}, max_attempts=1)
+    job = conn.add("p_done", payload={"number": 2}, max_attempts=1)
     short = tuple(replace(one, timeout=100) for one in types)
     with working(database_url, *short, settings=quick_settings(lease_seconds=600.0)) as worker:
         until(lambda: any(run.starting for run in running(worker)), "the start of the process")
@@ -454,8 +442,8 @@ def test_the_start_of_a_process_is_no_part_of_the_time_of_its_run(
         worker._watchdog.look()
         assert waiting.stop is None
         go_on.set()
-        until(lambda: outcomes(conn, job.id), "the run")
-    run = last_run(conn, job.id)
+        until(lambda: conn.outcomes(job.id), "the run")
+    run = conn.last_run(job.id)
     assert run["outcome"] == "succeeded"
     assert run["finished_at"] - run["started_at"] < timedelta(seconds=100)
 
@@ -470,13 +458,13 @@ def test_a_process_that_does_not_start_is_a_failed_attempt_that_says_so_and_wher
         f"import threading\nopen({str(note)!r}, 'a').write('imports 1\\n')\nthreading.Event().wait()\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    job = enqueue(conn, "absent", max_attempts=2)
+    job = conn.add("absent", max_attempts=2)
     absent = job_type("absent", nothing, isolation="process", module="hangs_while_imported", retry_base=9000.0)
     with working(database_url, absent, settings=SETTINGS) as worker:
         until(lambda: noted(note, "imports"), "the import")
         use_up_the_time(worker, starting=True)
-        until(lambda: outcomes(conn, job.id), "the end of the run")
-    run = last_run(conn, job.id)
+        until(lambda: conn.outcomes(job.id), "the end of the run")
+    run = conn.last_run(job.id)
     assert (run["outcome"], run["error_kind"]) == ("retried", "process_not_started")
     assert run["error"].startswith("The process of the handler did not start within 300 seconds")
     assert "hangs_while_imported" in run["traceback"]

@@ -31,23 +31,18 @@ from jobdeck.core.worker.slots.pace import Pace
 from jobdeck.core.worker.slots.threads import ThreadSlots
 from tests.core.worker.test_executor import ERRORS, JSON_LIKE, runner_of
 from tests.support.examples import examples
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE, beside, until
 from tests.support.working import (
-    ACTOR,
     Held,
     a_state,
     a_worker,
     claim_ahead,
     claimed,
     drain,
-    enqueue,
     job_type,
-    last_run,
     nothing,
-    outcomes,
     quick_settings,
-    status_of,
     working,
 )
 
@@ -62,7 +57,7 @@ def counts(conn: Connection, table: str = "job_queue") -> dict[str, int]:
 
 
 def gone(conn: Connection, job_id: UUID) -> bool:
-    return status_of(conn, job_id) is None
+    return conn.status_of(job_id) is None
 
 
 # Running
@@ -83,7 +78,7 @@ def test_a_standing_worker_runs_what_comes_later(database_url: str, conn: Connec
     with working(database_url, job_type("late", lambda _p, _c: Done({"ran": True}))) as worker:
         until(lambda: worker.status.connected)
         for _ in range(3):
-            job = enqueue(conn, "late")
+            job = conn.add("late")
             until(functools.partial(gone, conn, job.id), "the run")
         until(lambda: worker.status.succeeded == 3, "the count of the last run")
 
@@ -92,18 +87,18 @@ def test_a_standing_worker_runs_what_comes_later(database_url: str, conn: Connec
 def test_a_job_that_becomes_due_is_run_without_being_told(database_url: str, conn: Connection) -> None:
     at = conn.execute("SELECT now() + interval '600 milliseconds'").fetchone()
     assert at is not None
-    job = enqueue(conn, "due", run_at=at[0])
+    job = conn.add("due", run_at=at[0])
     with working(database_url, job_type("due", nothing)):
-        until(lambda: status_of(conn, job.id) is None, "the run")
-    run = last_run(conn, job.id)
+        until(lambda: conn.status_of(job.id) is None, "the run")
+    run = conn.last_run(job.id)
     assert run["due_at"] <= run["started_at"]
 
 
 def test_an_unknown_task_type_is_left_alone_and_hinders_nobody(database_url: str, conn: Connection) -> None:
     conn.execute("INSERT INTO job_queue (task_type) VALUES ('misspelt')")
-    known = enqueue(conn, "known")
+    known = conn.add("known")
     drain(database_url, job_type("known", nothing))
-    assert status_of(conn, known.id) is None
+    assert conn.status_of(known.id) is None
     assert counts(conn) == {"pending": 1}
 
 
@@ -112,9 +107,9 @@ def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
     hostile: str, database_url: str, conn: Connection
 ) -> None:
     conn.execute("INSERT INTO job_queue (task_type, payload) VALUES ('fine', %s)", (hostile,))
-    other = enqueue(conn, "fine")
+    other = conn.add("fine")
     with working(database_url, job_type("fine", nothing)):
-        until(lambda: sorted(outcomes(conn)) == ["failed", "succeeded"], "both outcomes")
+        until(lambda: sorted(conn.outcomes()) == ["failed", "succeeded"], "both outcomes")
     with Database(database_url, application_name="test") as database, database.connection() as looking:
         (failed,) = read_jobs.page(Filter(status=Status.FAILED)).run(looking).jobs
     assert failed.id != other.id
@@ -123,28 +118,28 @@ def test_a_payload_that_cannot_be_read_fails_alone_and_can_be_looked_at(
 
 
 def test_a_payload_that_does_not_fit_fails_alone(database_url: str, conn: Connection) -> None:
-    bad = enqueue(conn, "picky", payload={"number": "many"})
-    good = enqueue(conn, "picky", payload={"number": 1})
+    bad = conn.add("picky", payload={"number": "many"})
+    good = conn.add("picky", payload={"number": 1})
     drain(database_url, job_type("picky", nothing))
-    assert (status_of(conn, bad.id), status_of(conn, good.id)) == ("failed", None)
-    assert last_run(conn, bad.id)["error_kind"] == "invalid_payload"
+    assert (conn.status_of(bad.id), conn.status_of(good.id)) == ("failed", None)
+    assert conn.last_run(bad.id)["error_kind"] == "invalid_payload"
 
 
 def test_a_failing_job_is_tried_again_until_its_attempts_are_used_up(database_url: str, conn: Connection) -> None:
     def fail(params: Any, ctx: Any) -> None:
         raise ValueError("no luck")
 
-    job = enqueue(conn, "fail", max_attempts=3)
+    job = conn.add("fail", max_attempts=3)
     drain(database_url, job_type("fail", fail))
-    assert outcomes(conn, job.id) == ["retried", "retried", "failed"]
-    assert status_of(conn, job.id) == "failed"
+    assert conn.outcomes(job.id) == ["retried", "retried", "failed"]
+    assert conn.status_of(job.id) == "failed"
 
 
 def test_retries_wait_as_the_type_says(database_url: str, conn: Connection) -> None:
     def fail(params: Any, ctx: Any) -> None:
         raise ValueError("no luck")
 
-    job = enqueue(conn, "fail")
+    job = conn.add("fail")
     drain(database_url, job_type("fail", fail, retry_base=100.0, retry_cap=150.0))
     row = conn.execute("SELECT run_at - now() FROM job_queue WHERE id = %s", (job.id,)).fetchone()
     assert row is not None
@@ -155,16 +150,16 @@ def test_a_permanent_error_fails_at_once(database_url: str, conn: Connection) ->
     def fail(params: Any, ctx: Any) -> None:
         raise PermanentError("no such campaign")
 
-    job = enqueue(conn, "fail")
+    job = conn.add("fail")
     drain(database_url, job_type("fail", fail))
-    assert outcomes(conn, job.id) == ["failed"]
+    assert conn.outcomes(job.id) == ["failed"]
 
 
 def test_a_handlers_own_delay_wins(database_url: str, conn: Connection) -> None:
     def later(params: Any, ctx: Any) -> None:
         raise RetryLater(7200, "quiet hours")
 
-    job = enqueue(conn, "later")
+    job = conn.add("later")
     drain(database_url, job_type("later", later))
     row = conn.execute("SELECT run_at - now() FROM job_queue WHERE id = %s", (job.id,)).fetchone()
     assert row is not None
@@ -177,14 +172,14 @@ def test_a_snoozed_job_is_due_after_the_delay_with_its_attempts_and_its_reason(
     def later(params: Any, ctx: Any) -> None:
         raise Snooze(7200, "another sync is running")
 
-    job = enqueue(conn, "later", max_attempts=1)
+    job = conn.add("later", max_attempts=1)
     drain(database_url, job_type("later", later))
     row = conn.execute(
         "SELECT status, attempts, last_error, run_at - now() > interval '7000 seconds' FROM job_queue WHERE id = %s",
         (job.id,),
     ).fetchone()
     assert row == ("pending", 0, None, True)
-    run = last_run(conn, job.id)
+    run = conn.last_run(job.id)
     assert [run[name] for name in ("outcome", "error_kind", "error", "fingerprint", "traceback")] == [
         "snoozed", "snoozed", "another sync is running", None, None,
     ]  # fmt: skip
@@ -197,13 +192,13 @@ def test_a_new_series_whose_first_run_fails_goes_on_and_its_batch_mates_are_not_
     def fail(params: Any, ctx: Any) -> None:
         raise PermanentError("not today")
 
-    series = enqueue(conn, "fail", recurrence_interval_minutes=15)
-    mates = [enqueue(conn, "fine") for _ in range(5)]
+    series = conn.add("fail", recurrence_interval_minutes=15)
+    mates = [conn.add("fine") for _ in range(5)]
     drain(database_url, job_type("fail", fail), job_type("fine", nothing))
-    assert status_of(conn, series.id) == "pending"
+    assert conn.status_of(series.id) == "pending"
     row = conn.execute("SELECT consecutive_failures, run_at > now() FROM job_queue WHERE id = %s", (series.id,))
     assert row.fetchone() == (1, True)
-    assert [status_of(conn, mate.id) for mate in mates] == [None] * 5
+    assert [conn.status_of(mate.id) for mate in mates] == [None] * 5
 
 
 def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Connection) -> None:
@@ -211,10 +206,10 @@ def test_a_continued_job_goes_on_from_its_checkpoint(database_url: str, conn: Co
         at = (ctx.checkpoint or {"at": 0})["at"]
         return Done({"end": at}) if at == 3 else Continue({"at": at + 1})
 
-    job = enqueue(conn, "parts")
+    job = conn.add("parts")
     drain(database_url, job_type("parts", part))
-    assert outcomes(conn, job.id) == ["continued", "continued", "continued", "succeeded"]
-    assert last_run(conn, job.id)["output"] == {"end": 3}
+    assert conn.outcomes(job.id) == ["continued", "continued", "continued", "succeeded"]
+    assert conn.last_run(job.id)["output"] == {"end": 3}
 
 
 @pytest.mark.slow
@@ -232,7 +227,7 @@ def test_jobs_with_one_concurrency_key_run_one_after_another_and_without_waiting
         running[0] -= 1
 
     for _ in range(10):
-        enqueue(conn, "alone", concurrency_key="one")
+        conn.add("alone", concurrency_key="one")
     with working(database_url, job_type("alone", handler)):
         until(lambda: counts(conn, "job_runs") == {"succeeded": 10}, "all ten")
     assert most == [1]
@@ -276,10 +271,10 @@ def test_a_report_that_the_database_refuses_fails_its_job_alone(
         return real(conn, worker_id, runs, **facts)
 
     monkeypatch.setattr(leases, "finish", refusing)
-    jobs = [enqueue(conn, "some", payload={"number": number}) for number in range(3)]
+    jobs = [conn.add("some", payload={"number": number}) for number in range(3)]
     drain(database_url, job_type("some", lambda params, _ctx: Done({"number": params.number})))
-    assert [status_of(conn, job.id) for job in jobs] == [None, "failed", None]
-    run = last_run(conn, jobs[1].id)
+    assert [conn.status_of(job.id) for job in jobs] == [None, "failed", None]
+    run = conn.last_run(jobs[1].id)
     assert run["error_kind"] == "not_stored"
     assert "unsupported Unicode" in run["error"]
 
@@ -296,15 +291,15 @@ def expire(conn: Connection, job_id: UUID, *, retry_base: float) -> None:
 
 
 def test_a_running_job_that_is_cancelled_ends_as_cancelled(database_url: str, conn: Connection, held: Held) -> None:
-    once = enqueue(conn, "held")
-    series = enqueue(conn, "held", recurrence_interval_minutes=15)
+    once = conn.add("held")
+    series = conn.add("held", recurrence_interval_minutes=15)
     with working(
         database_url, job_type("held", held), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
     ):
         held.wait_for(2)
         assert all(answer.ok for answer in operator.cancel(conn, [once.id, series.id], actor=ACTOR))
         until(lambda: counts(conn) == {"cancelled": 2}, "the cancellation")
-    assert outcomes(conn) == ["cancelled", "cancelled"]
+    assert conn.outcomes() == ["cancelled", "cancelled"]
 
 
 def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
@@ -319,14 +314,14 @@ def test_a_cancellation_from_before_the_worker_listens_reaches_its_handler(
 
     monkeypatch.setattr(Database, "_connect_to_listen", connect_late)
     monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 0.05)
-    job = enqueue(conn, "held")
+    job = conn.add("held")
     with working(
         database_url, job_type("held", held), settings=quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
     ):
         held.wait_for()
         operator.cancel(conn, [job.id], actor=ACTOR)
         listens.set()
-        until(lambda: status_of(conn, job.id) == "cancelled", "the cancellation")
+        until(lambda: conn.status_of(job.id) == "cancelled", "the cancellation")
     assert held.asked_to_stop.is_set()
 
 
@@ -335,7 +330,7 @@ def test_a_cancellation_reaches_a_worker_that_drains_at_once(
     database_url: str, conn: Connection, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heartbeat, "NEWS_SECONDS", 0.05)
-    job = enqueue(conn, "held")
+    job = conn.add("held")
     settings = quick_settings(lease_seconds=3600, heartbeat_seconds=1200)
     with working(database_url, job_type("held", held), settings=settings) as worker:
         held.wait_for()
@@ -346,18 +341,18 @@ def test_a_cancellation_reaches_a_worker_that_drains_at_once(
         with beside(lambda: worker.drain(2 * PATIENCE)):
             until(lambda: worker._fetchers[0]._link._connection is None, "the end of claims")
             operator.cancel(conn, [job.id], actor=ACTOR)
-            until(lambda: status_of(conn, job.id) == "cancelled", "the cancellation")
+            until(lambda: conn.status_of(job.id) == "cancelled", "the cancellation")
     assert held.asked_to_stop.is_set()
 
 
 def test_a_cancelled_job_whose_handler_finishes_all_the_same_is_cancelled(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
-    job = enqueue(conn, "stubborn")
+    job = conn.add("stubborn")
     with working(database_url, job_type("stubborn", stubborn)):
         stubborn.wait_for()
         operator.cancel(conn, [job.id], actor=ACTOR)
         stubborn.let_go()
-        until(lambda: status_of(conn, job.id) == "cancelled")
+        until(lambda: conn.status_of(job.id) == "cancelled")
 
 
 @pytest.mark.slow
@@ -365,7 +360,7 @@ def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends
     database_url: str, conn: Connection
 ) -> None:
     stubborn = Held(stubborn=True)
-    first, second = (enqueue(conn, "stubborn", concurrency_key="k", max_attempts=1) for _ in range(2))
+    first, second = (conn.add("stubborn", concurrency_key="k", max_attempts=1) for _ in range(2))
     settings = quick_settings(lease_seconds=120.0)
     with working(database_url, job_type("stubborn", stubborn, timeout=1.0), concurrency=2, settings=settings) as worker:
         shown = "SELECT progress ->> 'message', progress ->> 'log' FROM job_queue WHERE id = %s"
@@ -373,13 +368,13 @@ def test_a_run_beyond_its_timeout_keeps_its_key_and_lease_until_its_handler_ends
         ends = "SELECT lease_expires_at FROM job_queue WHERE id = %s"
         before = conn.execute(ends, (first.id,)).fetchone()
         until(lambda: conn.execute(ends, (first.id,)).fetchone() > before, "another lease")  # type: ignore[operator]
-        assert (status_of(conn, first.id), status_of(conn, second.id)) == ("running", "pending")
-        assert (len(stubborn.threads), outcomes(conn)) == (1, [])
+        assert (conn.status_of(first.id), conn.status_of(second.id)) == ("running", "pending")
+        assert (len(stubborn.threads), conn.outcomes()) == (1, [])
         stubborn.let_go()
-        until(lambda: outcomes(conn, second.id), "the next run with the key")
+        until(lambda: conn.outcomes(second.id), "the next run with the key")
         assert worker.drain()
         assert (worker.status.failed, worker.status.succeeded) == (1, 1)
-    run = last_run(conn, first.id)
+    run = conn.last_run(first.id)
     assert (run["outcome"], run["error_kind"], run["output"]) == ("failed", "timeout", None)
     assert "self._let_go.wait(" in run["traceback"]
     assert "its concurrency key" in run["log"]
@@ -390,12 +385,12 @@ def test_a_run_that_lost_its_lease_and_is_over_its_timeout_gives_its_slot_up(
     database_url: str, conn: Connection
 ) -> None:
     stubborn = Held(stubborn=True)
-    job = enqueue(conn, "stubborn", max_attempts=1)
+    job = conn.add("stubborn", max_attempts=1)
     with working(database_url, job_type("stubborn", stubborn, timeout=2.0), concurrency=1):
         stubborn.wait_for()
         with conn.transaction():
             expire(conn, job.id, retry_base=0)
-        until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
+        until(lambda: conn.outcomes(job.id) == ["lost", "abandoned"], "both records")
         assert stubborn.threads[0].is_alive()
         stubborn.let_go()
 
@@ -405,48 +400,48 @@ def test_a_worker_that_ends_by_itself_does_not_wait_for_a_run_over_its_timeout(
     database_url: str, conn: Connection
 ) -> None:
     stubborn = Held(stubborn=True)
-    job = enqueue(conn, "stubborn", max_attempts=1)
+    job = conn.add("stubborn", max_attempts=1)
     with a_worker(database_url, job_type("stubborn", stubborn, timeout=0.1)) as worker:
         worker.run_until_idle()
     assert stubborn.threads[0].is_alive()
     stubborn.let_go()
     stubborn.threads[0].join(PATIENCE)
-    run = last_run(conn, job.id)
+    run = conn.last_run(job.id)
     assert (run["outcome"], run["error_kind"]) == ("failed", "timeout")
-    assert (status_of(conn, job.id), outcomes(conn, job.id)) == ("failed", ["failed"])
+    assert (conn.status_of(job.id), conn.outcomes(job.id)) == ("failed", ["failed"])
 
 
 @pytest.mark.slow
 def test_a_hanging_handler_costs_no_slot(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
-    enqueue(conn, "stubborn", max_attempts=1, priority=9)
-    others = [enqueue(conn, "quick") for _ in range(5)]
+    conn.add("stubborn", max_attempts=1, priority=9)
+    others = [conn.add("quick") for _ in range(5)]
     types = job_type("stubborn", stubborn, timeout=0.1), job_type("quick", nothing)
     with working(database_url, *types, concurrency=1):
-        until(lambda: [status_of(conn, job.id) for job in others] == [None] * 5, "the others")
+        until(lambda: [conn.status_of(job.id) for job in others] == [None] * 5, "the others")
         stubborn.let_go()
 
 
 @pytest.mark.slow
 def test_a_handler_is_told_of_its_timeout(database_url: str, conn: Connection, held: Held) -> None:
-    enqueue(conn, "held", max_attempts=1)
+    conn.add("held", max_attempts=1)
     with working(database_url, job_type("held", held, timeout=0.1)):
         assert held.asked_to_stop.wait(PATIENCE)
-        until(lambda: outcomes(conn) == ["failed"])
+        until(lambda: conn.outcomes() == ["failed"])
 
 
 @pytest.mark.slow
 def test_a_run_that_lost_its_lease_is_told_and_recorded_as_abandoned(
     database_url: str, conn: Connection, held: Held
 ) -> None:
-    job = enqueue(conn, "held", max_attempts=5)
+    job = conn.add("held", max_attempts=5)
     with working(database_url, job_type("held", held), concurrency=1):
         held.wait_for()
         with conn.transaction():
             expire(conn, job.id, retry_base=3600)
         assert held.asked_to_stop.wait(PATIENCE)
-        until(lambda: outcomes(conn, job.id) == ["lost", "abandoned"], "both records")
-    assert status_of(conn, job.id) == "pending"
+        until(lambda: conn.outcomes(job.id) == ["lost", "abandoned"], "both records")
+    assert conn.status_of(job.id) == "pending"
 
 
 def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, conn: Connection) -> None:
@@ -460,7 +455,7 @@ def test_a_cycle_that_cannot_be_opened_keeps_no_connection(database_url: str, co
 
 def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
-    job = enqueue(conn, "shared")
+    job = conn.add("shared")
     with working(database_url, job_type("shared", stubborn), worker_id="stalled"):
         stubborn.wait_for()
         with conn.transaction():
@@ -470,8 +465,8 @@ def test_a_worker_that_stalled_changes_nothing_of_what_another_finished(database
         theirs = FinishedRun(job.id, again.run_token, RunOutcome.SUCCEEDED, at, at, output={"by": "another"})
         leases.finish(conn, "another", [theirs], retry_base=0, retry_cap=0)
         stubborn.let_go()
-        until(lambda: sorted(outcomes(conn, job.id)) == ["abandoned", "lost", "succeeded"], "the late record")
-    assert status_of(conn, job.id) is None
+        until(lambda: sorted(conn.outcomes(job.id)) == ["abandoned", "lost", "succeeded"], "the late record")
+    assert conn.status_of(job.id) is None
     winner = conn.execute("SELECT output FROM job_runs WHERE outcome = 'succeeded'").fetchone()
     assert winner == ({"by": "another"},)
 
@@ -481,7 +476,7 @@ def test_more_leases_than_one_heartbeat_takes_are_all_renewed(
 ) -> None:
     monkeypatch.setattr(heartbeat, "BATCH", 2)
     for _ in range(5):
-        enqueue(conn, "held")
+        conn.add("held")
     with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=60), concurrency=5):
         for _ in range(5):
             held.wait_for()
@@ -530,7 +525,7 @@ def test_a_worker_that_cannot_renew_stops_its_handlers(
         raise psycopg.OperationalError("could not receive data from server: Connection timed out")
 
     monkeypatch.setattr(leases, "heartbeat", away)
-    enqueue(conn, "held")
+    conn.add("held")
     with working(database_url, job_type("held", held), settings=quick_settings(lease_seconds=1)):
         held.wait_for()
         assert held.asked_to_stop.wait(PATIENCE)
@@ -564,7 +559,7 @@ def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn
         ctx.log.info("third item")
         release.wait(PATIENCE)
 
-    job = enqueue(conn, "followed")
+    job = conn.add("followed")
 
     def progress() -> Any:
         row = conn.execute("SELECT progress FROM job_queue WHERE id = %s", (job.id,)).fetchone()
@@ -574,10 +569,10 @@ def test_a_running_jobs_progress_and_log_can_be_followed(database_url: str, conn
         until(lambda: progress() is not None and "log" in progress(), "the progress")
         seen = progress()
         release.set()
-        until(lambda: status_of(conn, job.id) is None)
+        until(lambda: conn.status_of(job.id) is None)
     assert (seen["done"], seen["total"], seen["message"]) == (3, 10, "on the way")
     assert seen["log"][0].endswith("third item")
-    assert "third item" in last_run(conn, job.id)["log"]
+    assert "third item" in conn.last_run(job.id)["log"]
 
 
 # Draining
@@ -607,11 +602,11 @@ def test_draining_lets_running_jobs_finish_and_hands_the_rest_back(
 
 
 def test_draining_asks_handlers_to_stop_when_the_time_is_over(database_url: str, conn: Connection, held: Held) -> None:
-    job = enqueue(conn, "held")
+    job = conn.add("held")
     with working(database_url, job_type("held", held)) as worker:
         held.wait_for()
         assert not worker.drain(0)
-    assert outcomes(conn, job.id) == ["released"]
+    assert conn.outcomes(job.id) == ["released"]
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchone() == ("pending", 0)
 
 
@@ -620,17 +615,17 @@ def test_draining_hands_back_what_will_not_stop(
 ) -> None:
     monkeypatch.setattr("jobdeck.core.worker.state.GRACE_SECONDS", 0.1)
     stubborn = Held(stubborn=True)
-    job = enqueue(conn, "stubborn")
+    job = conn.add("stubborn")
     with working(database_url, job_type("stubborn", stubborn)) as worker:
         stubborn.wait_for()
         assert not worker.drain(0)
         stubborn.let_go()
-    assert outcomes(conn, job.id) == ["released"]
-    assert status_of(conn, job.id) == "pending"
+    assert conn.outcomes(job.id) == ["released"]
+    assert conn.status_of(job.id) == "pending"
 
 
 def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn: Connection, held: Held) -> None:
-    enqueue(conn, "held")
+    conn.add("held")
     with working(database_url, job_type("held", held)) as worker:
         held.wait_for()
         first = threading.Thread(target=worker.drain, args=(3600,))
@@ -639,26 +634,26 @@ def test_a_second_call_shortens_a_drain_that_is_going_on(database_url: str, conn
         worker.drain(0)
         first.join(30)
         assert not first.is_alive()
-    assert outcomes(conn) == ["released"]
+    assert conn.outcomes() == ["released"]
 
 
 @pytest.mark.slow
 def test_a_second_call_does_not_lengthen_a_drain_that_is_going_on(
     database_url: str, conn: Connection, held: Held
 ) -> None:
-    enqueue(conn, "held")
+    conn.add("held")
     with working(database_url, job_type("held", held)) as worker:
         held.wait_for()
         with beside(lambda: worker.drain(0.5)):
             until(lambda: worker.status.state != "running")
             with beside(lambda: worker.drain(3600)):
                 assert held.asked_to_stop.wait(PATIENCE)
-    assert outcomes(conn) == ["released"]
+    assert conn.outcomes() == ["released"]
 
 
 @pytest.mark.slow
 def test_a_stopped_worker_leaves_no_thread_and_no_row(database_url: str, conn: Connection) -> None:
-    enqueue(conn, "fine")
+    conn.add("fine")
     with working(database_url, job_type("fine", nothing), worker_id="w7") as worker:
         until(lambda: conn.execute("SELECT count(*) FROM job_workers").fetchone() == (1,), "the worker's row")
         until(lambda: worker.status.succeeded == 1)
@@ -706,8 +701,8 @@ def test_a_worker_notes_the_release_of_the_application_that_stays_when_it_ends(
 @pytest.mark.slow
 def test_a_worker_finishes_an_edit_of_many_payloads_that_was_interrupted(database_url: str, conn: Connection) -> None:
     later = datetime.now(UTC) + timedelta(days=1)
-    jobs = [enqueue(conn, "fine", run_at=later).id for _ in range(3)]
-    foreign = enqueue(conn, "foreign", run_at=later).id
+    jobs = [conn.add("fine", run_at=later).id for _ in range(3)]
+    foreign = conn.add("foreign", run_at=later).id
     choice = bulk.choose_ids(conn, dict.fromkeys(jobs), actor="mara")
     bulk_edit.start(conn, choice.bulk.id, PayloadChange({"number": 5}), actor="mara")
     other = bulk.choose_ids(conn, {foreign: None}, actor="mara")
@@ -730,7 +725,7 @@ def test_a_standing_workers_window_is_closed_with_its_counts(database_url: str, 
             raise PermanentError("two")
 
     for number in range(4):
-        enqueue(conn, "some", payload={"number": number})
+        conn.add("some", payload={"number": number})
     drain(database_url, job_type("some", sometimes), source="embedded")
     rows = conn.execute(
         "SELECT source, status, claimed, processed, succeeded, failed, completed_at IS NOT NULL, results "
@@ -752,10 +747,10 @@ def test_the_figures_of_a_window_that_is_still_open_follow_what_is_done(database
             raise PermanentError("two")
 
     for number in range(3):
-        enqueue(conn, "some", payload={"number": number})
+        conn.add("some", payload={"number": number})
     with working(database_url, job_type("some", sometimes), source="worker"):
         until(lambda: figures() == [(3, 3, 2, 1, 0, True)], "the first figures")
-        enqueue(conn, "some")
+        conn.add("some")
         until(lambda: figures() == [(4, 4, 3, 1, 0, True)], "the figures after another job")
     assert figures() == [(4, 4, 3, 1, 0, False)]
 
@@ -783,28 +778,28 @@ def test_a_report_is_applied_once_when_its_answer_was_lost(
         return answers
 
     monkeypatch.setattr(leases, "finish", cut)
-    once = enqueue(conn, "some")
-    series = enqueue(conn, "some", recurrence_interval_minutes=15)
+    once = conn.add("some")
+    series = conn.add("some", recurrence_interval_minutes=15)
     with a_worker(database_url, job_type("some", nothing)) as worker:
         worker.run_until_idle()
         assert (worker.status.succeeded, worker.status.failed) == (2, 0)
-    assert outcomes(conn, once.id) == ["succeeded"]
-    assert outcomes(conn, series.id) == ["succeeded"]
+    assert conn.outcomes(once.id) == ["succeeded"]
+    assert conn.outcomes(series.id) == ["succeeded"]
 
 
 @pytest.mark.slow
 def test_a_worker_whose_connections_are_cut_goes_on(database_url: str, conn: Connection, held: Held) -> None:
-    job = enqueue(conn, "held")
+    job = conn.add("held")
     with working(database_url, job_type("held", held), job_type("fine", nothing)) as worker:
         held.wait_for()
         conn.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
-        later = enqueue(conn, "fine")
+        later = conn.add("fine")
         held.let_go()
-        until(lambda: status_of(conn, later.id) is None, "a job after the cut")
-        until(lambda: status_of(conn, job.id) is None, "the job from before the cut")
+        until(lambda: conn.status_of(later.id) is None, "a job after the cut")
+        until(lambda: conn.status_of(job.id) is None, "the job from before the cut")
         assert worker.status.failed == 0
     assert counts(conn, "job_runs") == {"succeeded": 2}
 
@@ -816,22 +811,22 @@ def test_start_returns_at_once_without_a_database_and_stop_too() -> None:
 
 
 def test_nothing_is_claimed_while_the_settings_row_is_missing(database_url: str, conn: Connection) -> None:
-    job = enqueue(conn, "some")
+    job = conn.add("some")
     conn.execute("DELETE FROM job_queue_settings")
     drain(database_url, job_type("some", nothing))
-    assert status_of(conn, job.id) == "pending"
+    assert conn.status_of(job.id) == "pending"
 
 
 def test_resuming_wakes_a_worker_and_runs_a_series_once(database_url: str, conn: Connection) -> None:
     operator.pause(conn, reason="maintenance", actor=ACTOR)
-    series = enqueue(conn, "some", recurrence_interval_minutes=1)
+    series = conn.add("some", recurrence_interval_minutes=1)
     conn.execute("UPDATE job_queue SET run_at = now() - interval '3 hours' WHERE id = %s", (series.id,))
     with working(database_url, job_type("some", nothing)) as worker:
         until(lambda: worker.status.connected)
         assert worker.status.claimed == 0
         operator.resume(conn, actor=ACTOR)
-        until(lambda: outcomes(conn) == ["succeeded"], "the run after resuming")
-    assert outcomes(conn) == ["succeeded"]
+        until(lambda: conn.outcomes() == ["succeeded"], "the run after resuming")
+    assert conn.outcomes() == ["succeeded"]
 
 
 # One cycle
@@ -849,7 +844,7 @@ def sometimes(params: Any, ctx: Any) -> None:
 
 @pytest.mark.slow
 def test_a_cycle_counts_what_succeeded_and_what_failed(database_url: str, conn: Connection) -> None:
-    jobs = [enqueue(conn, "some", payload={"number": number}) for number in range(3)]
+    jobs = [conn.add("some", payload={"number": number}) for number in range(3)]
     result = cycle(database_url, job_type("some", sometimes, retry_base=60.0))
     assert (result.status, result.processed, result.succeeded, result.failed) == ("ok", 3, 2, 1)
     assert [entry["id"] for entry in result.results] == [str(job.id) for job in jobs]
@@ -861,7 +856,7 @@ def test_a_cycle_counts_what_succeeded_and_what_failed(database_url: str, conn: 
 
 def test_a_cycle_takes_no_more_than_its_limit_and_tells_how_far_it_is(database_url: str, conn: Connection) -> None:
     for _ in range(7):
-        enqueue(conn, "some")
+        conn.add("some")
     told: list[tuple[int, int]] = []
     result = cycle(
         database_url,
@@ -880,10 +875,10 @@ def test_a_cycle_with_nothing_to_do_says_so(database_url: str) -> None:
 
 def test_a_cycle_while_paused_runs_nothing_and_says_why(database_url: str, conn: Connection) -> None:
     operator.pause(conn, reason="the vendor is down", actor=ACTOR)
-    job = enqueue(conn, "some")
+    job = conn.add("some")
     result = cycle(database_url, job_type("some", nothing))
     assert (result.status, result.processed, result.message) == ("paused", 0, "the vendor is down")
-    assert status_of(conn, job.id) == "pending"
+    assert conn.status_of(job.id) == "pending"
     assert conn.execute("SELECT status, message FROM job_worker_runs").fetchone() == ("paused", "the vendor is down")
 
 
@@ -892,7 +887,7 @@ def test_a_pause_between_two_claims_stops_the_cycle(database_url: str, conn: Con
         operator.pause(ctx.db, reason="enough", actor=ACTOR)
 
     for _ in range(3):
-        enqueue(conn, "some")
+        conn.add("some")
     result = cycle(database_url, job_type("some", pausing))
     assert (result.status, result.processed, result.message) == ("paused", 1, "enough")
     assert counts(conn) == {"pending": 2}
@@ -901,7 +896,7 @@ def test_a_pause_between_two_claims_stops_the_cycle(database_url: str, conn: Con
 def test_nothing_waits_as_running_during_a_cycle(database_url: str, conn: Connection) -> None:
     running: list[dict[str, int]] = []
     for _ in range(3):
-        enqueue(conn, "some")
+        conn.add("some")
     cycle(database_url, job_type("some", lambda _p, _c: running.append(counts(conn))))
     assert [seen["running"] for seen in running] == [1, 1, 1]
 
@@ -924,7 +919,7 @@ def test_a_cycle_that_is_handed_back_while_it_claims_does_not_run_the_job(
 ) -> None:
     ran: list[int] = []
     for number in range(2):
-        enqueue(conn, "some", payload={"number": number})
+        conn.add("some", payload={"number": number})
     with a_worker(
         database_url, job_type("some", lambda params, _c: ran.append(params.number)), mode="cycle", source="manual"
     ) as worker:
@@ -940,7 +935,7 @@ def test_a_cycle_that_is_handed_back_while_it_claims_does_not_run_the_job(
         result = worker.run_cycle()
     assert (result.status, result.message, ran) == ("error", "The cycle was interrupted.", [])
     assert conn.execute("SELECT status, attempts FROM job_queue").fetchall() == [("pending", 0)] * 2
-    assert outcomes(conn) == []
+    assert conn.outcomes() == []
 
 
 @pytest.mark.slow
@@ -948,7 +943,7 @@ def test_a_cycle_hands_back_the_jobs_that_it_claimed_and_did_not_run(
     database_url: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(9):
-        enqueue(conn, "some", payload={"number": number})
+        conn.add("some", payload={"number": number})
     began: list[int] = []
     claim_of_the_product = leases.claim
 
@@ -974,11 +969,11 @@ def test_an_interrupted_cycle_hands_its_job_back_and_closes_its_record(
         held.wait_for()
         raise KeyboardInterrupt
 
-    job = enqueue(conn, "held")
+    job = conn.add("held")
     with pytest.raises(KeyboardInterrupt):
         cycle(database_url, job_type("held", held), on_progress=interrupt)
-    assert outcomes(conn, job.id) == ["released"]
-    assert status_of(conn, job.id) == "pending"
+    assert conn.outcomes(job.id) == ["released"]
+    assert conn.status_of(job.id) == "pending"
     row = conn.execute("SELECT status, completed_at IS NOT NULL, released FROM job_worker_runs").fetchone()
     assert row == ("error", True, 1)
 
@@ -991,19 +986,19 @@ def test_a_cycle_without_a_database_is_refused_with_a_sentence() -> None:
 @pytest.mark.slow
 def test_a_cycle_keeps_its_lease_and_its_types_timeout(database_url: str, conn: Connection) -> None:
     stubborn = Held(stubborn=True)
-    job = enqueue(conn, "stubborn", max_attempts=1)
+    job = conn.add("stubborn", max_attempts=1)
     result = cycle(database_url, job_type("stubborn", stubborn, timeout=0.1))
     stubborn.let_go()
     assert (result.processed, result.failed) == (1, 1)
-    assert last_run(conn, job.id)["error_kind"] == "timeout"
+    assert conn.last_run(job.id)["error_kind"] == "timeout"
 
 
 def test_time_stands_for_a_run_as_the_database_sees_it(database_url: str, conn: Connection) -> None:
     before = conn.execute("SELECT clock_timestamp()").fetchone()
-    job = enqueue(conn, "some")
+    job = conn.add("some")
     drain(database_url, job_type("some", lambda _p, _c: threading.Event().wait(0.05) and None))
     after = conn.execute("SELECT clock_timestamp()").fetchone()
-    run = last_run(conn, job.id)
+    run = conn.last_run(job.id)
     assert before is not None
     assert after is not None
     assert before[0] < run["started_at"] < run["finished_at"] < after[0]

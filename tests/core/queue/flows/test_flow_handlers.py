@@ -14,7 +14,7 @@ from jobdeck.core.registry import JobType, Registry, load
 from jobdeck.core.worker.worker import Worker
 from tests.core.queue.flows.steps import states
 from tests.support.queue import Connection
-from tests.support.working import enqueue, last_run, quick_settings
+from tests.support.working import quick_settings
 
 SPLIT = {"split": "succeeded", "part 1": "succeeded", "part 2": "succeeded", "merge": "succeeded"}
 ENDED = {"split": ["succeeded", None], "part 1": ["succeeded", 1], "part 2": ["succeeded", 2]}
@@ -37,7 +37,7 @@ def begin(conn: Connection, split: str, merge: str) -> dict[str, UUID]:
 
 
 def output(conn: Connection, job_id: UUID) -> dict[str, Any]:
-    found: dict[str, Any] = last_run(conn, job_id)["output"]
+    found: dict[str, Any] = conn.last_run(job_id)["output"]
     return found
 
 
@@ -69,11 +69,11 @@ def test_members_that_an_async_handler_adds_in_a_transaction_are_taken_back_with
 def test_a_run_that_is_in_no_flow_gets_no_outcomes_and_adds_nothing(
     database_url: str, conn: Connection, types: tuple[JobType, ...], kind: str
 ) -> None:
-    alone = enqueue(conn, f"f_split_{kind}", max_attempts=1)
-    asking = enqueue(conn, f"f_merge_{kind}")
+    alone = conn.add(f"f_split_{kind}", max_attempts=1)
+    asking = conn.add(f"f_merge_{kind}")
     drain(database_url, types)
     assert output(conn, asking.id)["ended"] == {}
-    run = last_run(conn, alone.id)
+    run = conn.last_run(alone.id)
     assert run["outcome"] == "failed"
     assert "is in no flow, so its run cannot add members" in run["error"]
     assert conn.rows("SELECT 1 FROM job_queue WHERE task_type = 'f_part'") == []
