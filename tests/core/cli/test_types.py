@@ -257,7 +257,7 @@ def test_a_setting_of_a_queue_that_cannot_be_is_refused_for_all(jobdeck: Jobdeck
         enqueued(conn, name)
     for name, unlike in (("cli_echo", "80%"), ("foreign_type", "20%")):
         jobdeck("types", "set", name, "--queue", "mail", "--critical", unlike)
-    with changes_nothing(conn):
+    with conn.changes_nothing():
         jobdeck("types", "set", "--in-queue", "mial", "--max-running", "5").refused(
             1, "No task type is in the queue mial. The queues are default, mail. Nothing was changed."
         )

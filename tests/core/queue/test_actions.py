@@ -81,17 +81,17 @@ class TestRaces:
         self, conn: Connection, database_url: str, action: str, faster: str, done: str
     ) -> None:
         job_id = in_state(conn, "failed")
-        seen = job_row(conn, job_id)["version"]
-        with psycopg.connect(database_url) as other, ThreadPoolExecutor() as pool:
+        seen = conn.job_row(job_id)["version"]
+        with Connection.connect(database_url) as other, ThreadPoolExecutor() as pool:
             if faster == "edit":
                 operator.edit(other, job_id, changes={"priority": 3}, actor="mara")
             else:
                 operator.retry(other, [job_id], actor="mara")
             late = pool.submit(act, conn, action, job_id, versions={job_id: seen})
-            waits_for_a_lock(other, conn.info.backend_pid, unless=late.done)
+            other.until_blocked(conn.info.backend_pid, unless=late.done)
             other.commit()
             refused = late.result(PATIENCE)
-        (deed,) = audit_rows(conn, faster)
+        (deed,) = conn.audit_rows(faster)
         at = f"{deed['at'].astimezone(UTC):%Y-%m-%d %H:%M:%SZ}"
         status = "failed" if faster == "edit" else "pending"
         assert not refused.ok
@@ -101,7 +101,7 @@ class TestRaces:
     def test_a_change_by_a_worker_names_nobody(self, conn: Connection) -> None:
         job_id = in_state(conn, "failed")
         operator.edit(conn, job_id, changes={"priority": 3}, actor="mara")
-        seen = job_row(conn, job_id)["version"]
+        seen = conn.job_row(job_id)["version"]
         conn.execute("UPDATE job_queue SET version = version + 1 WHERE id = %s", (job_id,))
         refused = act(conn, "retry", job_id, versions={job_id: seen})
         assert refused.message == "It has changed and is now failed. Refresh, then decide."
@@ -120,14 +120,14 @@ class TestRaces:
     ) -> None:
         job_id = in_state(conn, status)
         ACTIONS[faster](conn, [job_id], actor="mara")
-        (deed,) = audit_rows(conn, faster)
+        (deed,) = conn.audit_rows(faster)
         refused = act(conn, action, job_id)
         assert not refused.ok
         assert refused.message.startswith(f"{words} {deed['actor']} at {deed['at'].astimezone(UTC):%Y-%m-%d %H:%M}")
 
     def test_a_series_that_somebody_paused_meanwhile_says_who_did(self, conn: Connection) -> None:
-        job = add(conn, "alpha", recurrence_interval_minutes=5)
-        seen = job_row(conn, job.id)["version"]
+        job = conn.add("alpha", recurrence_interval_minutes=5)
+        seen = conn.job_row(job.id)["version"]
         operator.pause_series(conn, job.id, actor="mara")
         refused = operator.skip(conn, job.id, actor=ACTOR, version=seen)
         assert refused.message.startswith("It was changed by")

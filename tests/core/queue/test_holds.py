@@ -475,19 +475,19 @@ def test_an_end_in_the_past_and_a_hold_that_is_not_there_are_refused(conn: Conne
 
 def test_the_other_holds_of_a_key_go_on_when_the_first_one_is_released(conn: Connection) -> None:
     first, second = hold(conn, "c1"), hold(conn, "c2")
-    add(conn, payload={"coachId": "c2"})
+    conn.add(payload={"coachId": "c2"})
     release(conn, first)
     assert started(conn) == []
     third = hold(conn, "c3")
-    add(conn, payload=HELD)
+    conn.add(payload=HELD)
     release(conn, second)
-    assert [job.payload for job in claim(conn)] == [{"coachId": "c2"}]
+    assert [job.payload for job in conn.claim()] == [{"coachId": "c2"}]
     release(conn, third)
-    assert [job.payload for job in claim(conn)] == [HELD]
+    assert [job.payload for job in conn.claim()] == [HELD]
 
 
 def test_a_job_that_two_holds_keep_starts_after_both_are_released(conn: Connection) -> None:
-    job = add(conn, payload={"coachId": "c3", "team": 7})
+    job = conn.add(payload={"coachId": "c3", "team": 7})
     numbers = [
         holds.begin(conn, "alpha", "coachId", "c3", actor=ACTOR),
         holds.begin(conn, "alpha", "team", 7, actor=ACTOR),
@@ -504,7 +504,7 @@ def test_a_claim_looks_up_one_value_for_each_key_that_is_held(conn: Connection) 
     conn.execute("SET enable_seqscan = off")
     plan = "\n".join(
         row["QUERY PLAN"]
-        for row in rows(conn, "EXPLAIN SELECT FROM job_queue AS q, job_hold_of(q.task_type, q.payload)")
+        for row in conn.rows("EXPLAIN SELECT FROM job_queue AS q, job_hold_of(q.task_type, q.payload)")
     )
     assert "Index Only Scan using job_holds_keys" in plan
     assert "Index Scan using job_holds_values" in plan
@@ -616,8 +616,8 @@ def test_a_job_that_no_claim_has_looked_at_is_held_in_lists_and_in_its_clauses(
     conn: Connection, due: timedelta
 ) -> None:
     number = hold(conn)
-    job = add(conn, payload=HELD, run_at=now(conn) + due)
-    free = add(conn, payload=FREE, run_at=now(conn) + due)
+    job = conn.add(payload=HELD, run_at=conn.now() + due)
+    free = conn.add(payload=FREE, run_at=conn.now() + due)
     for wanted in (Filter(), Filter(task_type="alpha"), Filter(status=Status.PENDING)):
         seen = jobs_read.page(wanted).run(conn).standings
         assert (seen[job.id], seen[free.id] == "held") == ("held", False)

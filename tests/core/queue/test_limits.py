@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
-import psycopg
 import pytest
 
 from jobdeck.core.model import NewJob
@@ -66,7 +65,7 @@ class TestSoManyOfATypeAtATime:
         many(conn, 60, "beta")
         if many_lanes:
             many(conn, 60, "beta", priority=5)
-        with psycopg.connect(database_url) as other:
+        with Connection.connect(database_url) as other:
             if dropped == "locked":
                 other.execute("SELECT FROM job_types WHERE task_type = 'alpha' FOR UPDATE")
             for asked in (1, 10, 25):
@@ -85,7 +84,7 @@ class TestSoManyOfATypeAtATime:
         many(conn, 2, priority=5)
         many(conn, 4, priority=3)
         many(conn, 4)
-        with psycopg.connect(database_url) as other:
+        with Connection.connect(database_url) as other:
             # The claim counts on these two, and then looks for others of each priority.
             other.execute("SELECT FROM job_queue WHERE priority = 5 FOR UPDATE")
             assert [job.priority for job in conn.claim(limit=10)] == [3, 3]
@@ -98,8 +97,8 @@ class TestSoManyOfATypeAtATime:
         first = conn.claim()[0]
         conn.execute("ALTER FUNCTION job_limits_admit SET lock_timeout = '1 min'")
         with (
-            psycopg.connect(database_url) as counting,
-            psycopg.connect(database_url, autocommit=True) as other,
+            Connection.connect(database_url) as counting,
+            Connection.connect(database_url, autocommit=True) as other,
             ThreadPoolExecutor(1) as threads,
         ):
             counting.execute("SELECT FROM job_types FOR UPDATE")
@@ -234,7 +233,7 @@ class TestSoManyOfATypeAtATime:
         self, conn: Connection, database_url: str, later: str
     ) -> None:
         many(conn, 3)
-        with psycopg.connect(database_url) as other:
+        with Connection.connect(database_url) as other:
             assert len(other.claim(limit=1)) == 1
             operator.set_type(conn, "alpha", changes={"max_running": 1}, actor=ACTOR, reason=None)
             conn.execute("UPDATE job_types SET limited_at = limited_at - %s::interval", (later,))
@@ -264,7 +263,7 @@ class TestSoManyOfATypeAtATime:
         limit(conn, max_running=5)
         many(conn, 5)
         many(conn, 5, "beta")
-        with psycopg.connect(database_url, autocommit=True) as other, other.transaction():
+        with Connection.connect(database_url, autocommit=True) as other, other.transaction():
             assert len(other.claim(limit=3)) == 3
             assert {job.task_type for job in conn.claim(["alpha", "beta"])} == {"beta"}
             assert conn.claim() == []
@@ -280,9 +279,9 @@ class TestSoManyOfATypeAtATime:
         many(conn, 3, "beta")
         conn.execute("ALTER FUNCTION job_limits_admit SET lock_timeout = '2s'")
         with (
-            psycopg.connect(database_url) as of_alpha,
-            psycopg.connect(database_url) as of_beta,
-            psycopg.connect(database_url) as claiming,
+            Connection.connect(database_url) as of_alpha,
+            Connection.connect(database_url) as of_beta,
+            Connection.connect(database_url) as claiming,
             ThreadPoolExecutor(1) as threads,
         ):
             of_alpha.execute("SELECT FROM job_types WHERE task_type = 'alpha' FOR UPDATE")
@@ -300,7 +299,7 @@ class TestSoManyOfATypeAtATime:
         limit(conn, "beta", max_running=5)
         many(conn, 3)
         many(conn, 3, "beta")
-        with psycopg.connect(database_url, autocommit=True) as other, other.transaction():
+        with Connection.connect(database_url, autocommit=True) as other, other.transaction():
             other.execute("SELECT FROM job_types FOR UPDATE")
             assert len(conn.claim(["alpha", "beta"])) == 3
 

@@ -54,10 +54,9 @@ def add_up(conn: Connection) -> leases.Reaped:
 
 def upkeep(url: str) -> tuple[int, str | None]:
     """The part of upkeep, on a connection of its own: the number of rows, and its trouble."""
-    with psycopg.connect(url, autocommit=True) as other:
-        row = other.execute("SELECT done, trouble FROM job_queue_upkeep('stats', 30, 3600)").fetchone()
-        assert row is not None
-        return row
+    with Connection.connect(url, autocommit=True) as other:
+        row = other.row("SELECT done, trouble FROM job_queue_upkeep('stats', 30, 3600)")
+        return row["done"], row["trouble"]
 
 
 class TestWhatIsCounted:
@@ -307,11 +306,11 @@ class TestUpkeep:
     def test_it_neither_waits_for_a_reader_nor_for_another_worker(self, conn: Connection, database_url: str) -> None:
         self.run(conn)
         conn.advance(timedelta(seconds=11))
-        with psycopg.connect(database_url) as reader:
+        with Connection.connect(database_url) as reader:
             reader.execute("SELECT count(*) FROM job_stat_list")
-            with psycopg.connect(database_url) as rival:
+            with Connection.connect(database_url) as rival:
                 assert rival.execute("SELECT done FROM job_queue_upkeep('stats', 30, 3600)").fetchone() == (1,)
-                with psycopg.connect(database_url, autocommit=True) as other:
+                with Connection.connect(database_url, autocommit=True) as other:
                     other.execute("SET statement_timeout = '60s'")
                     assert other.execute("SELECT done FROM job_queue_upkeep('stats', 30, 3600)").fetchone() == (0,)
                     other.add("beta")
@@ -323,7 +322,7 @@ class TestUpkeep:
     def test_a_reader_has_the_same_figures_while_they_are_added_up(self, conn: Connection, database_url: str) -> None:
         self.run(conn, 2)
         conn.advance(timedelta(seconds=11))
-        with psycopg.connect(database_url, autocommit=True) as reader, psycopg.connect(database_url) as rival:
+        with Connection.connect(database_url, autocommit=True) as reader, Connection.connect(database_url) as rival:
             rival.execute("SELECT job_queue_upkeep('stats', 30, 3600)")
             assert counted(reader) == {("alpha", "succeeded", False): (2, 0)}
             rival.commit()
@@ -332,7 +331,7 @@ class TestUpkeep:
     def test_what_a_crash_undoes_is_added_up_again(self, conn: Connection, database_url: str) -> None:
         self.run(conn, 2)
         conn.advance(timedelta(seconds=11))
-        with psycopg.connect(database_url) as victim:
+        with Connection.connect(database_url) as victim:
             victim.execute("SELECT job_queue_upkeep('stats', 30, 3600)")
             conn.execute("SELECT pg_terminate_backend(%s)", [victim.info.backend_pid])
             with pytest.raises(psycopg.OperationalError):
@@ -427,7 +426,7 @@ def test_the_outcomes_of_programs_are_those_of_the_schema(conn: Connection) -> N
 def test_finishing_workers_do_not_wait_for_each_other(conn: Connection, database_url: str) -> None:
     producer.enqueue_many(conn, [NewJob("alpha") for _ in range(2)], actor=ACTOR)
     one, two = conn.claim(limit=2)
-    with psycopg.connect(database_url) as slow:
+    with Connection.connect(database_url) as slow:
         leases.finish(slow, WORKER, [report(one)], retry_base=30, retry_cap=3600)
         conn.execute("SET statement_timeout = '60s'")
         conn.finish(report(two))

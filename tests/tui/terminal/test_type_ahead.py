@@ -29,7 +29,7 @@ def type_at_once(app: JobdeckApp, text: str) -> None:
 
 
 async def test_what_is_typed_before_there_is_a_screen_locks_no_key() -> None:
-    app = make_app(failed(3))
+    app = make_app(failed(2))
     await app._typed.take(events.Key("j", "j"))
     async with app.run_test() as pilot:
         await pilot.pause()

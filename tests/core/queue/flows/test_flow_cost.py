@@ -11,7 +11,7 @@ from jobdeck.core.model import NewJob
 from jobdeck.core.queue import producer
 from tests.core.queue.flows.steps import enqueue, member
 from tests.support.plans import cost_of
-from tests.support.queue import ACTOR, Connection, claim, finish_one, reap, value
+from tests.support.queue import ACTOR, Connection
 
 pytestmark = pytest.mark.slow
 
@@ -49,9 +49,9 @@ def joins(conn: Connection, number: int) -> Callable[[Connection], object]:
     """The end of a job that is the last for which this many joins wait."""
     waiting = [member(f"{number} {place}", ["a", "b"], task_type="beta") for place in range(number)]
     enqueue(conn, member("a"), member("b"), *waiting)
-    first, last = claim(conn)
-    finish_one(conn, first)
-    return lambda own: finish_one(own, last)
+    first, last = conn.claim()
+    conn.finish_one(first)
+    return lambda own: own.finish_one(last)
 
 
 def test_the_end_of_a_job_costs_no_more_for_each_of_many_joins_that_wait_for_it(conn: Connection) -> None:
@@ -67,6 +67,6 @@ def test_the_end_of_a_job_costs_no_more_for_each_of_many_joins_that_wait_for_it(
 
 def test_the_end_of_a_job_makes_a_thousand_joins_ready_and_upkeep_the_others(conn: Connection) -> None:
     joins(conn, 1500)(conn)
-    assert value(conn, READY) == 1000
-    reap(conn)
-    assert value(conn, READY) == 1500
+    assert conn.value(READY) == 1000
+    conn.reap()
+    assert conn.value(READY) == 1500
