@@ -37,7 +37,7 @@ def answer(conn: Connection, statement: bytes, params: Sequence[str | None]) -> 
         psycopg.Error: as a cursor does.
     """
     if (
-        type(conn) is not psycopg.Connection
+        not _is_plain(type(conn))
         or not conn.autocommit
         or conn.cursor_factory is not psycopg.Cursor
         or conn.prepare_threshold is None
@@ -75,6 +75,11 @@ def answer(conn: Connection, statement: bytes, params: Sequence[str | None]) -> 
         rows = Transformer(conn)
         rows.set_pgresult(result)
         return rows.load_rows(0, result.ntuples, tuple)
+
+
+def _is_plain(kind: type[Connection]) -> bool:
+    """Whether connections of this class send statements as those of psycopg do."""
+    return all(getattr(kind, name) is getattr(psycopg.Connection, name) for name in ("cursor", "execute", "wait"))
 
 
 def _prepare(conn: Connection, statement: bytes) -> bytes:

@@ -80,9 +80,10 @@ def test_a_connection_that_asks_more_of_its_cursors_gets_one(
     assert answer(conn, STATEMENT, PARAMS) is None
 
 
-def test_a_connection_of_another_class_gets_a_cursor(database_url: str) -> None:
+def test_a_connection_whose_class_has_cursors_of_its_own_gets_one(database_url: str) -> None:
     class Own(Connection):
-        pass
+        def cursor(self, *given: Any, **options: Any) -> Any:
+            return super().cursor(*given, **options)
 
     with Own.connect(database_url, autocommit=True) as conn, pytest.raises(AssertionError):
         warm(conn)

@@ -192,7 +192,7 @@ def test_an_edit_is_refused_when_the_job_has_changed_meanwhile(conn: Connection)
     queue_operator.edit(conn, seen.id, changes={"priority": 9}, actor="somebody else")
     answer = service.edit(conn, TYPES, seen, Wanted("cli_echo", {"message": "y"}), settings=SETTINGS, actor="test")
     assert not answer.ok
-    assert "has changed and is now" in answer.message
+    assert answer.message.startswith("It was edited by somebody else (jobdeck) at ")
 
 
 def test_a_rehearsal_answers_and_changes_nothing(conn: Connection) -> None:
