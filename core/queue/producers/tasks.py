@@ -259,10 +259,9 @@ def job(  # noqa: PLR0913 -- one keyword per fact of a task type
     function's first parameter, where it can be resolved at import; without either, the type takes no arguments.
 
     `recurring` is the usual interval in minutes. `timeout`, `retry_base` and `retry_cap` are in seconds; None for the
-    last two means the values of the settings. `resources` is a function `(settings, database)` to a context manager, or
-    to an async one for an async type. It is entered once in each process, with the first run that needs it, and left when
-    the worker ends; its value is `ctx.resources` of all types that name the function. `playbook` is what an operator
-    does when the type fails: paragraphs in Markdown, which the dashboard shows.
+    last two means those of the settings. `resources` is a function `(settings, database)` to a context manager, an
+    async one for an async type. It is entered in each process at the first run that needs it, and left at the end; all
+    types that name it have its value as `ctx.resources`. A type that fails shows `playbook`, in Markdown, to operators.
 
     `backoff` is a plain function `(attempt, error)` to the seconds until the next attempt, at most a year, or to None
     for the default delay. It is called after each attempt that failed and was not the last; `attempt` counts from 1,
