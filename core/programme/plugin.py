@@ -83,7 +83,7 @@ _SENT_TO: Final = Page(
 plugin: Final = Plugin(
     name="competition",
     version=2,
-    requires=("httpx", "sendgrid", "twilio", "jinja2", "markdown_it"),
+    requires=("httpx", "sendgrid", "twilio", "jinja2", "markdown_it", "nh3"),
     sql_before=tuple(_SQL / f"{name}.sql" for name in ("adoption", "predecessor")),
     sql=tuple(
         _SQL / f"{name}.sql"

@@ -557,7 +557,7 @@ def test_progress_is_told(mail: MailWorld) -> None:
     assert context.checkpoint == {"accepted": 50, "queued": 0}
 
 
-def test_html_in_an_announcement_is_shown_and_not_carried_out(mail: MailWorld) -> None:
+def test_html_in_an_announcement_runs_nothing(mail: MailWorld) -> None:
     campaign = mail.campaign(1, text="<script>alert(1)</script> & [x](javascript:alert(1))")
     mail.conn.execute("update competitor_announcement_campaigns set body_html = '<script>alert(1)</script>'")
     mail.dispatch(campaign)
@@ -567,10 +567,14 @@ def test_html_in_an_announcement_is_shown_and_not_carried_out(mail: MailWorld) -
 
 
 def test_the_preview_and_the_run_say_how_the_mail_differs_from_the_page(mail: MailWorld) -> None:
-    campaign = mail.campaign(1, text="![logo](https://example.org/logo.png)\n\nHello <b>all</b>")
+    campaign = mail.campaign(1, text="![logo](https://example.org/logo.png)\n\nHello <b>all</b> <button>Go</button>")
     tried = mail.dispatch(campaign, dryRun=True).output["differs"]
-    assert tried[:2] == ["Pictures are replaced by their descriptions (1).", "HTML is shown as text (2 places)."]
+    assert tried[:2] == [
+        "Pictures are replaced by their descriptions (1).",
+        "HTML that a mail must not have is left out (1).",
+    ]
     assert mail.dispatch(campaign).output["differs"] == tried
+    assert "Hello <b>all</b> Go" in mail.sandbox.sendgrid.accepted.all[0].html
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,10 @@ from jobdeck.core.programme.messaging.templates import Body, TemplateError, Temp
 from jobdeck.core.programme.settings import CompetitionSettings
 from jobdeck.core.programme.vendors.sms import is_gsm
 
+HARMFUL = {
+    "script", "style", "iframe", "form", "input", "svg", "math", "link", "meta", "video", "base", "noscript", "evil",
+    "onload", "onclick", "onerror", "class", "id", "srcset", "poster", "background", "action", "http-equiv",
+}  # fmt: skip
 NOTICE = {"name": "Ann", "count": 3}
 PARTS = {
     "notice.subject": "{{ count }} things\n for {{ name }}",
@@ -19,6 +25,21 @@ PARTS = {
     "notice.html": "<p>Hello {{ name }}</p>",
     "notice.sms": "{{ name | gsm(20) }}:\n{{ count }}",
 }
+
+
+class Reader(HTMLParser):
+    """The tags of a text and their attributes, as a mail program reads them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str]] = []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += [(name, value or "") for name, value in attrs]
 
 
 @pytest.fixture
@@ -99,13 +120,50 @@ def test_a_template_that_is_missing_is_named() -> None:
         Templates().email("nothing", {})
 
 
-def test_markdown_has_tables_and_line_breaks_and_no_html_or_scripts() -> None:
+def test_markdown_has_tables_and_line_breaks_and_no_scripts() -> None:
     html = markdown("one\ntwo\n\n|a|b|\n|-|-|\n|1|2|\n\n~~old~~ <img src=x onerror=y> [x](javascript:alert(1))")
-    assert "one<br />\ntwo" in html
+    assert "one<br>\ntwo" in html
     assert "<table>" in html
     assert "<s>old</s>" in html
-    assert "<img" not in html
+    assert "onerror" not in html
+    assert " src" not in html
     assert 'href="javascript' not in html
+
+
+def test_html_keeps_the_tags_of_texts_lists_tables_and_pictures() -> None:
+    shown = (
+        '<div><h2>News</h2><p>A <b>bold</b> <u>word</u>, <a href="https://example.org/a?b=1&amp;c=2">a page</a> and '
+        '<a href="mailto:team@example.org">a mail</a>.</p><ol start="3"><li>one</li></ol>'
+        '<table width="600"><tbody><tr><td align="center" colspan="2">two</td></tr></tbody></table></div>'
+    )
+    assert markdown(shown) == shown
+    picture = '<img src="https://images.example.org/1.png" alt="the venue" width="300">'
+    whole = {("src", "https://images.example.org/1.png"), ("alt", "the venue"), ("width", "300")}
+    assert set(Reader(markdown(picture, frozenset({"images.example.org"}))).attributes) == whole
+    assert set(Reader(markdown(picture, frozenset({"other.example.org"}))).attributes) == whole - {
+        ("src", "https://images.example.org/1.png")
+    }
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "<script>alert(1)</script>", "<style>p { background: url(https://evil.example/1) }</style>", "<svg onload=x>",
+        '<p style="background: url(https://evil.example/1)" class="x" id="x" onclick="x">a</p>', "<a href=data:x>a</a>",
+        '<iframe src="https://evil.example"></iframe>', '<form action="https://evil.example"><input name="a"></form>',
+        '<img src="https://evil.example/1.png" srcset="https://evil.example/2.png 2x">', "<!-- evil --><!DOCTYPE evil>",
+        '<link rel="stylesheet" href="https://evil.example">', '<meta http-equiv="refresh" content="0; evil">',
+        '<a href="java&#115;cript:evil()">a</a>', '<a href=" javascript:evil()">a</a>', "<math><mtext><evil></math>",
+        '<video poster="https://evil.example/1"></video>', '<table background="https://evil.example/1"></table>',
+        '<base href="https://evil.example">', "<noscript><p title='</noscript><img src=evil onerror=evil>'>", "<evil",
+    ],
+)  # fmt: skip
+def test_html_loads_runs_and_asks_nothing(hostile: str) -> None:
+    html = markdown(f"before\n\n{hostile}\n\nafter", frozenset({"images.example.org"}))
+    assert "before" in html
+    read = Reader(html)
+    assert not HARMFUL & {*read.tags, *(name for name, _ in read.attributes)}
+    assert not [value for _, value in read.attributes if re.match(r"\s*(javascript|data):|https://evil", value)]
 
 
 def test_an_image_is_its_description_and_loads_nothing() -> None:
@@ -124,7 +182,7 @@ def test_a_picture_is_shown_over_https_from_a_host_that_the_settings_name() -> N
     hosts = frozenset({"images.example.org"})
     shown = "![the <venue>](https://IMAGES.example.org/logo.png 'a \"title\"')"
     assert markdown(shown, hosts) == (
-        '<p><img src="https://IMAGES.example.org/logo.png" alt="the &lt;venue&gt;" title="a &quot;title&quot;" /></p>\n'
+        '<p><img src="https://IMAGES.example.org/logo.png" alt="the &lt;venue&gt;" title="a &quot;title&quot;"></p>\n'
     )
     assert "<img" not in markdown(shown)
     for other in (
@@ -173,7 +231,11 @@ def test_an_announcement_that_differs_from_its_page_says_how(tmp_path: Path) -> 
         added,
     ]
     assert said("<div>\n<b>Hello</b>\n</div>\n\nA <u>word</u>, <img src='https://example.org/1.png'>") == [
-        "HTML is shown as text (4 places).",
+        "Pictures are replaced by their descriptions (1).",
+        added,
+    ]
+    assert said('<div style="x"><!-- a --><form><b>Hello</b></form></div>\n\nA <blink>word</blink>') == [
+        "HTML that a mail must not have is left out (4).",
         added,
     ]
     (tmp_path / "announcement.txt").write_text("{{ text }}", encoding="utf-8")
