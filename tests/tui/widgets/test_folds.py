@@ -5,13 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jobdeck.core.model import Job, Status
 from jobdeck.core.read.report_types import Standing
+from jobdeck.tui.format import plural
 from jobdeck.tui.widgets.jobs.cells import Moment, cell
 from jobdeck.tui.widgets.jobs.folds import Rows
+from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job
-from tests.tui.support import dashboard
+from tests.tui.support import Deck, dashboard
 
 PENDING = [make_job(number, payload={"coach": f"c{number % 2}"}) for number in (1, 2, 3, 4)]
 
@@ -110,3 +114,55 @@ async def test_what_takes_one_job_is_refused_on_a_row_of_several() -> None:
 async def test_a_filtered_list_has_a_row_for_each_job() -> None:
     async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)]), "2", folding=True) as deck:
         assert len(deck.table.rows) == 4
+
+
+FOLDED_STEPS: st.SearchStrategy[tuple[str, int]] = st.one_of(
+    st.tuples(st.sampled_from(("j", "k", "g", "G", "enter", "escape", "space", "a")), st.just(0)),
+    st.tuples(st.sampled_from(("insert", "remove", "run")), st.integers(0, 99)),
+    st.tuples(st.just("D"), st.integers(0, 1)),
+)
+
+
+@pytest.mark.slow
+@given(st.integers(0, 40), st.lists(FOLDED_STEPS, min_size=8, max_size=20))
+@settings(max_examples=examples(40), deadline=None)
+async def test_an_action_takes_the_jobs_of_the_rows_that_were_chosen_on_any_walk(
+    number: int, steps: list[tuple[str, int]]
+) -> None:
+    backend = FakeBackend([make_job(at, task_type=f"type_{at // 7}") for at in range(1, number + 1)])
+    made = number
+    async with dashboard(backend, folding=True, interval=3600.0) as deck:
+        for step, at in steps:
+            if step == "insert":
+                made += 1
+                backend.jobs.append(make_job(made, task_type=f"type_{at % 3}"))
+            elif step in {"remove", "run"} and backend.jobs:
+                place = at % len(backend.jobs)
+                job = backend.jobs.pop(place)
+                if step == "run":
+                    backend.jobs.insert(place, replace(job, status=Status.RUNNING, version=job.version + 1))
+            elif step == "D":
+                await delete_chosen(deck, backend, confirmed=bool(at))
+            elif step not in {"insert", "remove", "run"}:
+                await deck.press(step)
+                if deck.here != "Dashboard":
+                    await deck.press("escape")
+            await deck.refresh()
+            listed = [job.id for row in deck.table.rows for job in row]
+            assert sorted(listed) == sorted(job.id for job in backend.jobs)
+            assert deck.table.marks <= set(listed)
+
+
+async def delete_chosen(deck: Deck, backend: FakeBackend, *, confirmed: bool) -> None:
+    chosen = {job.id for job in deck.table.selected if job.status is not Status.RUNNING}
+    before = {job.id for job in backend.jobs}
+    await deck.press("D")
+    if not chosen:
+        assert deck.here == "Dashboard"
+        return
+    assert plural(len(chosen), "job") in deck.screen_text()
+    if not confirmed:
+        await deck.press("escape")
+        return
+    await deck.press(*(("d", "e", "l", "e", "t", "e", "enter") if len(chosen) > 25 else ("y",)))
+    assert before - {job.id for job in backend.jobs} == chosen
