@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from jobdeck.core.model import Job, Json, Run
+    from jobdeck.core.settings import Settings
     from jobdeck.core.words.tables import Column
 
 
@@ -93,6 +94,12 @@ def save(text: str, path: Path) -> None:
 def note(text: str) -> None:
     """Writes a remark to stderr, because stdout is for data."""
     _put(sys.stderr, text)
+
+
+def note_embedded(settings: Settings) -> None:
+    """Says that a command works on the embedded database, because a forgotten address shows itself in nothing else."""
+    if settings.database_url is None and not settings.databases:
+        note("DATABASE_URL is not set: this is the embedded database of this account.")
 
 
 def _put(stream: TextIO, line: str) -> None:

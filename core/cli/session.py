@@ -200,6 +200,8 @@ class Session:
                 except LockNotAvailable:
                     with database.connection() as conn, limited_waits(database, conn):
                         raise
+                if program == "cli":
+                    output.note_embedded(self.settings)
                 yield database
             except InsufficientPrivilege as error:
                 from jobdeck.core.redact import safe_error  # noqa: PLC0415 -- imported on first use

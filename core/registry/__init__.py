@@ -11,6 +11,7 @@ import inspect
 import json
 import pkgutil
 import sys
+import traceback
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
@@ -299,11 +300,19 @@ def import_handlers(name: str, *, whole: bool = False) -> None:
             for found in pkgutil.walk_packages(module.__path__, f"{name}."):
                 importlib.import_module(found.name)
     except (Exception, SystemExit) as error:
-        reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise ConfigurationError(
-            f"The handler module {name} cannot be imported ({reason}). "
-            "Check JOBDECK_HANDLERS or --handlers, and PYTHONPATH."
-        ) from error
+        raise ConfigurationError(f"The handler module {name} cannot be imported {_why_not(name, error)}") from error
+
+
+def _why_not(name: str, error: BaseException) -> str:
+    """The reason, and what to do: a module that is not found is named wrongly, one that fails has a defect."""
+    reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+        ending = f" The name of a module has no .py: {name.removesuffix('.py')}." if name.endswith(".py") else ""
+        return f"({reason}). Check JOBDECK_HANDLERS or --handlers, PYTHONPATH and the current folder.{ending}"
+    frames = [f"{frame.filename}, line {frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)
+              if not frame.filename.startswith("<frozen ")]  # fmt: skip
+    where = "" if isinstance(error, SyntaxError) else f" at {frames[-1]}"
+    return f"({reason}){where}. Correct the module, or install what it imports."
 
 
 def registered(task_type: str | Handle[Any]) -> JobType:
@@ -319,10 +328,11 @@ def registered(task_type: str | Handle[Any]) -> JobType:
             f"A task type is given by its name or its handle, and not by a value of the class "
             f"{type(task_type).__qualname__}. A function becomes a handle by @jobdeck.job above it."
         )
-    for found in (*(one.job_type for one in reversed(registrations)), *reversed(declarations)):
+    known = (*(one.job_type for one in reversed(registrations)), *reversed(declarations))
+    for found in known:
         if found.task_type == task_type:
             return found
     raise UnknownTaskType(
-        f"No imported module registers the task type {json.dumps(task_type)}. Import the module with its @job or "
-        "jobdeck.task first."
+        f"No imported module registers the task type {json.dumps(task_type)}"
+        f"{meant(task_type, {one.task_type for one in known})} Import the module with its @job or jobdeck.task first."
     )

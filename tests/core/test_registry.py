@@ -168,11 +168,31 @@ def test_a_module_that_is_in_the_folder_and_in_the_path_is_refused_with_both(
     assert str(tmp_path / "reg_both.py") in said
 
 
-@pytest.mark.parametrize("text", ["1 / 0", "raise SystemExit(3)", "import reg_not_there", "def f(:"])
-def test_a_module_that_raises_anything_is_an_error_that_names_it(write: Write, text: str) -> None:
-    write({"reg_raises": text})
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("1 / 0", "(ZeroDivisionError: division by zero) at "),
+        ("raise SystemExit(3)", "(SystemExit: 3) at "),
+        ("import reg_not_there", "(No module named 'reg_not_there') at "),
+        ("def f(:", "(SyntaxError: invalid syntax (reg_raises.py, line 2)). Correct the module"),
+    ],
+)
+def test_a_module_that_raises_anything_is_an_error_that_names_the_line(write: Write, text: str, reason: str) -> None:
+    write({"reg_raises": f"\n{text}"})
 
-    assert "The handler module reg_raises cannot be imported" in refusal("reg_raises")
+    said = refusal("reg_raises")
+    assert f"The handler module reg_raises cannot be imported {reason}" in said
+    assert "reg_raises.py, line 2" in said
+    assert "JOBDECK_HANDLERS" not in said
+
+
+@pytest.mark.parametrize("name", ["reg_nowhere", "reg_nowhere.jobs", "reg_there.py"])
+def test_a_module_that_is_not_there_is_looked_for_where_it_was_named(write: Write, name: str) -> None:
+    write({"reg_there": JOB.format("there")})
+
+    said = refusal(name)
+    assert "Check JOBDECK_HANDLERS or --handlers, PYTHONPATH and the current folder." in said
+    assert ("The name of a module has no .py: reg_there." in said) == name.endswith(".py")
 
 
 def test_what_a_failed_import_registered_does_not_count_twice(write: Write) -> None:

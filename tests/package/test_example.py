@@ -206,7 +206,8 @@ def test_the_command_for_developers_starts_a_worker_again_when_a_module_changes(
                 module.write("CHANGED = True\n")
             until(lambda: len(live()) == 1 and not live() & before, shop.logs)
         finally:
-            watcher.send_signal(signal.SIGINT)
+            # A shell that runs CI in its background leaves SIGINT ignored.
+            watcher.send_signal(signal.SIGTERM)
             watcher.wait(PATIENCE)
 
 

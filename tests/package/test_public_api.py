@@ -147,8 +147,8 @@ def test_the_options_reach_the_row(conn: Connection) -> None:
 
 
 def test_what_does_not_fit_is_refused_before_anything_is_written(conn: Connection) -> None:
-    with pytest.raises(jobdeck.UnknownTaskType, match="No imported module registers"):
-        jobdeck.enqueue(conn, "api_nobody_knows_it")
+    with pytest.raises(jobdeck.UnknownTaskType, match=r'task type "api_gret"; did you mean "api_greet"[?] Import'):
+        jobdeck.enqueue(conn, "api_gret")
     with pytest.raises(jobdeck.InvalidPayload) as refused:
         jobdeck.enqueue(conn, "api_greet", {"to": "Ada"})
     assert set(refused.value.problems) == {"to", "toWhom"}

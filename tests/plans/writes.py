@@ -155,7 +155,7 @@ WRITES: Final = {
         lambda conn, ids: operator.retry(conn, ids, actor="mara"), given=_last_in_line, entries=60, blocks=320
     ),
     "run again what left the queue": Operation(lambda conn: operator.run_again(conn, REMOVED, actor="mara"), 20, 150),
-    "cancel": Operation(lambda conn: operator.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=150),
+    "cancel": Operation(lambda conn: operator.cancel(conn, [CROWD], actor="mara"), entries=20, blocks=200),
     "delete": Operation(lambda conn: operator.delete(conn, [CROWD], actor="mara"), entries=20, blocks=200),
     "edit": Operation(
         lambda conn: operator.edit(conn, CROWD, changes={"priority": 3}, actor="mara"), entries=20, blocks=150

@@ -101,6 +101,8 @@ def test_a_second_of_the_clock_costs_at_most_20_bytes_even_after_text_was_typed(
         running.wait_for("tab type:")
         running.send("\x1b")
         running.wait_for(lambda: "tab type:" not in running.text)
+        running.send("\r")
+        running.wait_for("1/5")
         running.send("j")
         running.wait_for("2/5")
         moments = []

@@ -19,6 +19,7 @@ from tests.support.waiting import PATIENCE
 from tests.upgrade.versions import become_next_version
 
 NEEDED = schema_version()
+NO_ADDRESS = "DATABASE_URL is not set: this is the embedded database of this account.\n"
 LOCKS = """
 SELECT DISTINCT l.mode FROM pg_locks AS l JOIN pg_class AS c ON c.oid = l.relation
 WHERE l.pid = pg_backend_pid() AND c.relnamespace = 'public'::regnamespace
@@ -269,7 +270,8 @@ def test_the_embedded_database_of_an_older_program_is_set_aside_by_fresh(
     monkeypatch.delenv("DATABASE_URL")
     monkeypatch.setenv("JOBDECK_STATE_DIR", str(folder / "state"))
     try:
-        assert jobdeck("init").code == 0
+        made = jobdeck("init")
+        assert (made.code, made.err) == (0, NO_ADDRESS)
         with EmbeddedPostgres.open(folder / "state") as server, server.connect() as conn:
             conn.execute("UPDATE jobdeck_schema SET version = 5 WHERE component = 'queue'")
             for arguments in (("jobs",), ("init",)):
@@ -284,7 +286,7 @@ def test_the_embedded_database_of_an_older_program_is_set_aside_by_fresh(
         assert f"its data is kept in {kept}" in said.err
         assert f"is up to date (version {NEEDED})" in said.out
         assert (kept / "PG_VERSION").exists()
-        assert jobdeck("jobs").code == 0
+        assert jobdeck("jobs").err == NO_ADDRESS
         jobdeck("init", "--fresh").refused(3, str(kept), "nothing was changed")
         assert jobdeck("jobs").code == 0
     finally:

@@ -84,7 +84,7 @@ def test_a_worker_without_async_types_has_no_loop_and_one_fetcher(database_url: 
 def test_a_worker_runs_until_idle_what_each_kind_enqueues_for_the_other(database_url: str, conn: Connection) -> None:
     def plain(params: Any, ctx: Any) -> None:
         if params.number:
-            ctx.db.add("later", payload={"number": params.number - 1})
+            producer.enqueue(ctx.db, NewJob("later", {"number": params.number - 1}), actor=ACTOR)
 
     async def later(params: Any, _ctx: Any) -> None:
         if params.number:

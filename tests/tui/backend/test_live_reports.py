@@ -203,7 +203,7 @@ def test_another_payload_for_a_job_that_changed_meanwhile_is_refused_whole(
     operator.edit(conn, seen.id, changes={"priority": 3}, actor="somebody else")
     result = backend.retry_with(seen, {})
     assert not result.ok
-    assert "has changed and is now" in result.message
+    assert result.message.startswith("It was edited by somebody else (jobdeck) at ")
     assert backend.view(ALL).snapshot.page.jobs[0].status is Status.FAILED
 
 

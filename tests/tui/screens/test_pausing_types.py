@@ -157,7 +157,7 @@ async def test_a_queue_is_chosen_and_paused_with_the_types_that_join_it(settings
         text = " ".join(desk.screen_text().split())
         assert "Pause queue mail" in text
         assert "No worker will take another job of this queue." in text
-        await desk.press("down", *"relay down", "enter", *"30m", "enter", "enter")
+        await desk.press(*"relay down", "enter", *"30m", "enter", "enter")
         assert desk.toasts[-1] == (
             "Processing of queue mail paused.\njobdeck pause --queue mail --reason 'relay down' --for 30m"
         )
@@ -173,7 +173,7 @@ async def test_a_chosen_queue_can_be_taken_back_and_is_no_type_afterwards() -> N
     backend.queues = ("default", "mail")
     async with dashboard(backend, "P", "up", "enter", *"queue mail", "enter") as deck:
         assert "Pause queue mail" in deck.screen_text()
-        await deck.press("backspace", "down", "enter", "enter", "enter")
+        await deck.press("up", "backspace", "down", "enter", "enter", "enter")
         assert backend.calls == [("pause", None, None)]
 
 

@@ -54,7 +54,7 @@ async def test_what_was_there_already_is_said_to_be() -> None:
 @pytest.mark.slow
 async def test_a_totals_sweep_that_was_there_and_does_not_wait_is_said_not_to() -> None:
     there = make_job(1, dedupe_key="quick-sync:game_platform_totals_sweep", task_type="game_platform_totals_sweep")
-    text = " ".join((await shown(FakeBackend([there]), "Q", "f", size=LARGE)).replace("│", " ").split())
+    text = " ".join((await shown(FakeBackend([there]), "Q", "f")).replace("│", " ").split())
     assert "exists already (pending); does not wait for the first." in text
 
 

@@ -163,6 +163,7 @@ def _install(
         database.connection() as conn,
         limited_waits(database, conn),
     ):
+        output.note_embedded(settings)
         plan = schema.plan_installation(conn, schema.known_components(), schema=database.schema, repair=repair)
         changes = [
             said for plugin in load_plugins() if dry_run and plugin.changes is not None for said in plugin.changes(conn)
@@ -204,6 +205,7 @@ def drop(session: Session, name: str | None, yes: bool) -> None:
         open_database(settings, application_name="jobdeck cli", embedded=True) as database,
         database.connection() as conn,
     ):
+        output.note_embedded(settings)
         owned = schema.drop_schema(conn) if yes else schema.owned_objects(conn)
     session.answer(
         {"database": database.label, "schema": owned.schema, "dropped": yes, "tables": dict(owned.rows),
