@@ -33,8 +33,8 @@ Provisional, and changed in a minor release with a line in the changelog: `Worke
 In a checkout `jobdeck/core` and `jobdeck/tui` are links to the folders `core/` and `tui/`.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+# Type checkers take a variable of this name for true; the module typing would be half of the time of the import.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from jobdeck.core.connect import open_database
@@ -180,7 +180,9 @@ _ELSEWHERE = {
 
 if not TYPE_CHECKING:  # so that a type checker knows the names above and no other
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
+        from importlib import import_module  # noqa: PLC0415 -- as long as the rest of the import
+
         if name == "__version__":
             from importlib.metadata import version  # noqa: PLC0415 -- slow, and seldom needed
 
