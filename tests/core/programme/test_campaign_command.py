@@ -34,7 +34,7 @@ def world(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[MailWor
 @pytest.fixture
 def text(tmp_path: Path) -> str:
     file = tmp_path / "news.md"
-    file.write_text("# Finals\n\nThey begin on **Saturday**. <b>Now</b>\x1b[31m", encoding="utf-8")
+    file.write_text("# Finals\n\nThey begin on **Saturday**. <b>Now</b><script>alert(1)</script>\x1b[31m", encoding="utf-8")
     return str(file)
 
 
@@ -58,7 +58,8 @@ def test_the_preview_has_numbers_reasons_and_three_samples_and_changes_nothing(
     for one in told["samples"]:
         assert one["subject"] == "Finals"
         assert "<strong>Saturday</strong>" in one["html"]
-        assert "<b>" not in one["html"]
+        assert "<b>Now</b>" in one["html"]
+        assert "script" not in one["html"]
 
 
 def test_the_preview_is_harmless_on_a_terminal(jobdeck: Jobdeck, world: MailWorld, text: str) -> None:
