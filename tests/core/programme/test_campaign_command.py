@@ -34,7 +34,7 @@ def world(conn: Connection, monkeypatch: pytest.MonkeyPatch) -> Iterator[MailWor
 @pytest.fixture
 def text(tmp_path: Path) -> str:
     file = tmp_path / "news.md"
-    file.write_text("# Finals\n\nThey begin on **Saturday**. <b>Now</b><script>alert(1)</script>\x1b[31m", encoding="utf-8")
+    file.write_text("# Finals\n\nThey begin on **Saturday**. <b>Now</b><script>x</script>\x1b[31m", encoding="utf-8")
     return str(file)
 
 
