@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -21,6 +22,16 @@ from jobdeck.core.times import (
 )
 
 NOW = datetime(2026, 8, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture
+def in_another_zone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """This process is of a machine whose zone is not UTC."""
+    with monkeypatch.context() as machine:
+        machine.setenv("TZ", "America/New_York")
+        time.tzset()
+        yield
+    time.tzset()
 
 
 @pytest.mark.parametrize(
@@ -85,6 +96,7 @@ def test_an_interval_is_whole_seconds() -> None:
         ("2026-08-02T09:00+02:00", datetime(2026, 8, 2, 7, tzinfo=UTC)),
     ],
 )
+@pytest.mark.usefixtures("in_another_zone")
 def test_a_time_is_read_as_utc(text: str, expected: datetime) -> None:
     read = parse_time(text, NOW)
     assert read == expected

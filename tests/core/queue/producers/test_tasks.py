@@ -95,10 +95,13 @@ loose_task: Any = jobdeck.task
 
 
 def test_a_handle_is_called_awaited_and_run_by_tests_as_its_function() -> None:
-    context: Any = None
+    context: Any = object()
     assert module_level(ADA, context).output == {"to": "Ada"}
     assert asyncio.run(on_the_loop(ADA, context)).output == {"to": "Ada"}
     assert run_job(module_level, ADA).output == {"to": "Ada"}
+    given: list[object] = []
+    jobdeck.job("task_of_both")(lambda *both: given.extend(both))(ADA, context)
+    assert given == [ADA, context]
     assert (untyped.__name__, untyped.__module__) == ("module_level", __name__)
     assert module_level.name == "task_module_level"
 
