@@ -7,17 +7,19 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from jobdeck.core.model import Verdict
 from jobdeck.core.plugins import use_plugins
+from jobdeck.core.queue import operator
 from jobdeck.core.read.verdict.health import health
 from tests.core.cli.support import ROOT, Jobdeck, environment
 from tests.core.http.support import opened
 from tests.support.health import announce, findings
-from tests.support.queue import Connection
+from tests.support.queue import ACTOR, Connection
 from tests.support.waiting import PATIENCE
 
 TYPE = "game_platform_sync"
@@ -55,22 +57,34 @@ def test_an_installation_is_refused_with_it(jobdeck: Jobdeck) -> None:
     jobdeck("init").refused(1, WORDS, "Nothing was changed.")
 
 
-def test_health_warns_and_jobs_of_its_types_that_are_due_are_a_finding_of_their_own(conn: Connection) -> None:
+def test_health_warns_and_is_critical_while_jobs_of_its_types_are_due(conn: Connection) -> None:
     announce(conn, types=["alpha"])
+    conn.add(TYPE, run_at=conn.now() + timedelta(hours=1))
     assert evidence(conn) == ("warning", WORDS)
     conn.add(TYPE)
-    assert evidence(conn) == ("warning", WORDS)
+    assert evidence(conn) == ("critical", WORDS)
+    assert health().run(conn).verdict is Verdict.CRITICAL
     assert [one.subject for one in findings(conn, "cannot run")] == [TYPE]
     announce(conn, "competition-1", types=[TYPE])
+    assert evidence(conn) == ("warning", WORDS)
     assert findings(conn, "cannot run") == []
+
+
+def test_while_everything_is_paused_it_is_a_warning(conn: Connection) -> None:
+    announce(conn, types=["alpha"])
+    conn.add(TYPE)
+    operator.pause(conn, reason=None, actor=ACTOR)
+    assert evidence(conn) == ("warning", WORDS)
 
 
 def test_it_is_the_first_of_findings_that_are_as_bad(conn: Connection) -> None:
     announce(conn, types=["alpha"])
     conn.add(TYPE)
+    conn.advance(timedelta(hours=1))
+    announce(conn, types=["alpha"])
     found = health().run(conn).findings
     assert [one.signal for one in found[:2]] == ["plugins", "cannot run"]
-    assert {one.verdict for one in found[:2]} == {Verdict.WARNING}
+    assert {one.verdict for one in found[:2]} == {Verdict.CRITICAL}
 
 
 @pytest.mark.slow

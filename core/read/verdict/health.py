@@ -181,7 +181,7 @@ def _findings(facts: Row, calls: Row, cannot: tuple[Obstacle, ...], late: list[R
     held = {one.task_type for one in cannot if one.cause != "order"}
     return [
         # First among findings that are as bad: with the plugin off, the others may not say what is wrong.
-        *_plugins_off(facts),
+        *_plugins_off(facts, cannot),
         _switch(facts),
         # A scheduler that stopped is the cause of what follows.
         *scheduler_health.judge(facts, calls),
@@ -299,11 +299,16 @@ def _set_aside(facts: dict[str, Any]) -> list[Finding]:
     return [Finding("set aside", Verdict.OK, f"Left to another runner: {', '.join(facts['aside'])}.")]
 
 
-def _plugins_off(facts: dict[str, Any]) -> list[Finding]:
-    """The plugins of this database that are off in this process. Jobs that no worker handles are another finding."""
+def _plugins_off(facts: dict[str, Any], cannot: tuple[Obstacle, ...]) -> list[Finding]:
+    """The plugins of this database that are off in this process. Jobs that no worker handles are another finding.
+
+    While there are any, it is critical: they may be the plugins', and nobody starts a worker that has one of these.
+    """
     if not facts["plugins_off"]:
         return []
-    return [Finding("plugins", Verdict.WARNING, off_here([clean(name) for name in facts["plugins_off"]]))]
+    stranded = facts["enabled"] and any(one.cause == "no worker" for one in cannot)
+    verdict = Verdict.CRITICAL if stranded else Verdict.WARNING
+    return [Finding("plugins", verdict, off_here([clean(name) for name in facts["plugins_off"]]))]
 
 
 def _silent(facts: dict[str, Any]) -> list[Finding]:
