@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -9,6 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from jobdeck.core import registry
+from jobdeck.core.plugins import use_plugins
+from jobdeck.core.programme.plugin import plugin
 from jobdeck.tui.__main__ import main
 from jobdeck.tui.terminal.options import Arguments, command_of, has_256_colours, parse, prepare_environment
 from tests.support.waiting import PATIENCE
@@ -224,3 +228,31 @@ def test_the_dashboard_shows_a_real_queue_and_acts_on_it(environ: dict[str, str]
         assert terminal.wait_for_end() == 0
     said = run("status", environ=environ).stdout
     assert "maintenance" in said
+
+
+@pytest.mark.slow
+def test_a_login_after_the_steps_of_the_documentation_has_quick_sync_and_the_types_of_the_competition(
+    environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with use_plugins(plugin):
+        types = registry.load().names
+    monkeypatch.delenv("JOBDECK_PLUGINS")
+    del environ["JOBDECK_PLUGINS"]
+    login = shlex.quote(str(ROOT / "deploy" / "profile" / "jobdeck.sh"))
+    script = f". {login}; exec {shlex.join([sys.executable, *JOBDECK])}"
+    with Terminal(["-c", script], environ=environ, python=Path("/bin/sh")) as terminal:
+        terminal.wait_for("The queue is empty.")
+        terminal.send("n")
+        terminal.wait_for("choose one")
+        terminal.send("\r")
+        for name in types:
+            terminal.wait_for(f" {name} ")
+        terminal.send("\x1b")
+        terminal.wait_for("Create job")
+        terminal.send("\x1b")
+        terminal.wait_for("The queue is empty.")
+        terminal.send("Q")
+        for preset in plugin.presets:
+            terminal.wait_for(f" {preset.key}  {preset.label} ")
+        terminal.send("f")
+        terminal.wait_for("waits for the first")
