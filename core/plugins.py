@@ -390,7 +390,9 @@ def _load(name: str, target: str) -> Plugin:
             f"out of {SETTING}."
         ) from error
     if not isinstance(plugin, Plugin):
-        raise ConfigurationError(f"The plugin {name} is a {type(plugin).__name__}, not a jobdeck.core.plugins.Plugin.")
+        raise ConfigurationError(
+            f"The plugin {name} is of the type {type(plugin).__name__}, not jobdeck.core.plugins.Plugin."
+        )
     version: object = plugin.version
     if not isinstance(version, int) or version < 1:
         raise ConfigurationError(f"The plugin {name} has no version. Its Plugin needs version=1 or above.")

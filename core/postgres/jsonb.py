@@ -72,7 +72,9 @@ def fitted(output: Any) -> Json:
 def _written(value: Any, what: str) -> tuple[Json, str]:
     """The object with values that JSON has, and its text."""
     if not isinstance(value, dict):
-        raise NotStorableError(f"The {what} must be a JSON object, but the handler gave a {type(value).__name__}.")
+        raise NotStorableError(
+            f"The {what} must be a JSON object (a dict), and not of the type {type(value).__name__}."
+        )
     try:
         try:
             return value, json.dumps(value, allow_nan=False)

@@ -195,6 +195,12 @@ def _being_imported() -> list[Json]:
     return found
 
 
+def _place(handler: Callable[..., object]) -> str:
+    """Where a handler is written, as file and line; its module where it is no function."""
+    code = getattr(inspect.unwrap(handler), "__code__", None)
+    return handler.__module__ if code is None else f"{code.co_filename}:{code.co_firstlineno}"
+
+
 class Registry:
     """The task types of one process, by name."""
 
@@ -204,8 +210,8 @@ class Registry:
             if job_type.task_type in self._types:
                 raise ConfigurationError(
                     f"Two handlers are registered for {job_type.task_type}: "
-                    f"{self._types[job_type.task_type].run.__module__} and {job_type.run.__module__}. "
-                    "Rename one of them, or remove its module (JOBDECK_HANDLERS)."
+                    f"{_place(self._types[job_type.task_type].run)} and {_place(job_type.run)}. "
+                    "Give one of the types another name, or remove its module (JOBDECK_HANDLERS)."
                 )
             self._types[job_type.task_type] = job_type
 

@@ -122,7 +122,7 @@ def own_delay(function: Backoff, attempt: int, error: BaseException) -> float | 
     if chosen is None:
         return None
     if isinstance(chosen, bool) or not isinstance(chosen, int | float):
-        raise TypeError(f"it returned a {type(chosen).__name__}; it must return seconds or None")
+        raise TypeError(f"it returned a value of the type {type(chosen).__name__}; it must return seconds or None")
     if isinstance(chosen, float) and math.isnan(chosen):
         raise ValueError("it returned nan; it must return seconds or None")
     return float(min(max(chosen, 0), LONGEST_DELAY))

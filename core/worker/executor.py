@@ -290,7 +290,8 @@ class Executor:
                 "that wraps it."
             )
         raise NotStorableError(
-            f"The handler returned a {type(outcome).__name__}; it must return Done, Continue or None."
+            f"The handler returned a value of the type {type(outcome).__name__}. Return nothing, jobdeck.Done(…) with "
+            "what the run has to say, or jobdeck.Continue(…) to go on later."
         )
 
     def _raised_safely(self, context: RunContext, job_type: JobType | None, error: BaseException) -> FinishedRun:

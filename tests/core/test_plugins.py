@@ -137,7 +137,7 @@ def test_a_plugin_without_a_version_is_refused(module: Module, monkeypatch: pyte
 def test_a_module_that_holds_no_plugin_is_refused(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JOBDECK_PLUGINS", f"{module('other_thing', 'mine = 1')}:mine")
 
-    assert "is a int, not a jobdeck.core.plugins.Plugin" in refusal()
+    assert "is of the type int, not jobdeck.core.plugins.Plugin" in refusal()
 
 
 def test_two_plugins_of_one_name_are_refused(module: Module, monkeypatch: pytest.MonkeyPatch) -> None:

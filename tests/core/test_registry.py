@@ -203,11 +203,17 @@ def test_what_a_failed_import_registered_does_not_count_twice(write: Write) -> N
     assert names("reg_again") == ["again"]
 
 
-def test_two_handlers_of_one_type_are_refused(write: Write) -> None:
-    write({"reg_first": JOB.format("same"), "reg_second": JOB.format("same")})
+def test_two_handlers_of_one_type_are_refused_with_the_file_and_the_line_of_each(write: Write, tmp_path: Path) -> None:
+    write({"reg_first": JOB.format("same"), "reg_both": JOB.format("same") + JOB.format("same")})
 
-    with pytest.raises(ConfigurationError, match="Two handlers are registered for same: reg_first and reg_second"):
-        registry.load(["reg_first", "reg_second"])
+    for given, places in (
+        (["reg_first", "reg_both"], (("reg_first", 4), ("reg_both", 4))),
+        (["reg_both"], (("reg_both", 4), ("reg_both", 10))),
+    ):
+        first, second = (f"{tmp_path / name}.py:{line}" for name, line in places)
+        with pytest.raises(ConfigurationError) as refused:
+            registry.load(given)
+        assert f"Two handlers are registered for same: {first} and {second}. " in str(refused.value)
 
 
 def test_a_plugin_brings_all_modules_of_its_package_and_marks_their_types(write: Write) -> None:

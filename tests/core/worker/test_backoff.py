@@ -89,8 +89,8 @@ def test_the_last_attempt_and_errors_that_decide_themselves_do_not_ask_it() -> N
     [
         (raising(LookupError("no such attempt")), "LookupError: no such attempt"),
         (raising(SystemExit(3)), "sys.exit(3)"),
-        (lambda _attempt, _error: "soon", "TypeError: it returned a str"),
-        (lambda _attempt, _error: True, "TypeError: it returned a bool"),
+        (lambda _attempt, _error: "soon", "TypeError: it returned a value of the type str"),
+        (lambda _attempt, _error: True, "TypeError: it returned a value of the type bool"),
         (lambda _attempt, _error: math.nan, "ValueError: it returned nan"),
         (lambda: 1.0, "TypeError: "),
     ],

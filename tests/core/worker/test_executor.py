@@ -98,7 +98,10 @@ def test_any_other_return_value_fails_the_job_for_good(returned: Any) -> None:
     assert finished.outcome is RunOutcome.FAILED
     assert finished.permanent
     assert finished.error_kind == "not_storable"
-    assert type(returned).__name__ in (finished.error or "")
+    assert finished.error == (
+        f"The handler returned a value of the type {type(returned).__name__}. Return nothing, jobdeck.Done(…) with "
+        "what the run has to say, or jobdeck.Continue(…) to go on later."
+    )
 
 
 @pytest.mark.parametrize(
