@@ -208,3 +208,18 @@ def queue_names() -> Query[tuple[str, ...]]:
         {"default": DEFAULT_QUEUE},
         read=lambda rows: tuple(str(row["queue"]) for row in rows),
     )
+
+
+def lacks_worker(task_type: str) -> Query[bool]:
+    """Whether jobs of this type wait until a worker is started: no live one handles it, and no scheduler calls."""
+    return select(
+        """
+        SELECT NOT EXISTS (SELECT FROM job_workers
+                WHERE job_worker_is_alive(heartbeat_at, now()) AND %(type)s = ANY (task_types))
+            AND NOT EXISTS (SELECT FROM job_types WHERE task_type = %(type)s AND set_aside)
+            AND NOT EXISTS (SELECT FROM job_worker_runs
+                WHERE job_is_scheduled(source) AND started_at > now() - interval '15 minutes') AS lacks
+        """,
+        {"type": task_type},
+        read=lambda rows: bool(rows[0]["lacks"]),
+    )

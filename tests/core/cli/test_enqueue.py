@@ -20,6 +20,7 @@ from jobdeck.core.queue.requests import Wanted
 from jobdeck.core.read import jobs
 from jobdeck.core.schedules import Every
 from tests.core.cli.support import HANDLERS, Jobdeck, everything
+from tests.support.health import announce, called
 from tests.support.queue import Connection
 
 JOB_TYPES = registry.load([HANDLERS])
@@ -51,6 +52,21 @@ def test_enqueue_says_it_to_a_person_as_well(jobdeck: Jobdeck) -> None:
     assert ran.code == 0
     assert ran.out.startswith("Enqueued cli_echo as ")
     assert "pending" in ran.out
+
+
+def test_enqueue_says_that_no_live_worker_handles_the_type(jobdeck: Jobdeck, conn: Connection) -> None:
+    words = "No live worker handles cli_echo. Its jobs wait until one does."
+    announce(conn, types=["cli_refuse"])
+    for command in (("enqueue", "cli_echo"), ("enqueue", "cli_echo", "--dry-run"), ("enqueue", "cli_echo", "--json")):
+        ran = jobdeck(*command)
+        assert (ran.code, ran.err.splitlines()[-1:]) == (0, [words])
+    announce(conn, "worker-2", types=["cli_echo"])
+    assert jobdeck("enqueue", "cli_echo").err == ""
+
+
+def test_where_a_scheduler_calls_no_worker_is_missed(jobdeck: Jobdeck, conn: Connection) -> None:
+    called(conn)
+    assert jobdeck("enqueue", "cli_echo").err == ""
 
 
 @pytest.mark.parametrize(

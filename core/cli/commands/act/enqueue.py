@@ -13,6 +13,7 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
+from jobdeck.core.cli.commands.look.types import without_worker
 from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option, limited_waits
 from jobdeck.core.cli.signals import Stop, stop_signals
@@ -21,6 +22,7 @@ from jobdeck.core.queue import producer, service
 from jobdeck.core.queue.options import OPTIONS, Option
 from jobdeck.core.queue.requests import Wanted, parse_object, read_wanted
 from jobdeck.core.read import jobs
+from jobdeck.core.read.type_settings import lacks_worker
 from jobdeck.core.redact import scrub
 from jobdeck.core.schedules import next_runs
 
@@ -104,6 +106,7 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
             enqueued = service.create(
                 conn, session.registry, wanted, settings=session.settings, actor=session.actor, dry_run=dry_run
             )
+            lacking = lacks_worker(task_type).run(conn)
         effects = _effects(session, database, wanted) if dry_run else None
     data = _enqueued_json(enqueued) | ({"effects": effects} if dry_run else {})
     lines = [_sentence(enqueued, dry_run=dry_run), "", *output.job_table([enqueued.job])]
@@ -112,6 +115,8 @@ def enqueue(session: Session, task_type: str, payload: str, dry_run: bool, **giv
         data |= {"next_runs": runs}
         lines += output.section("Next runs", [output.when(run) for run in runs])
     session.answer(data, lines + output.section("A run would", output.facts(scrub(effects or {}).items())))
+    if lacking:
+        output.note(without_worker(task_type))
 
 
 @command("enqueue-many")

@@ -167,7 +167,12 @@ def _queue(name: str, lines: Sequence[TypeLine]) -> dict[str, Any]:
 def warn_without_worker(line: TypeLine) -> None:
     """Says on stderr that no live worker handles a type, since its name may be a mistake."""
     if not line.workers and not line.set_aside:
-        output.note(f"No live worker handles {line.task_type}. Its jobs wait until one does.")
+        output.note(without_worker(line.task_type))
+
+
+def without_worker(task_type: str) -> str:
+    """What is said of a type that no live worker handles."""
+    return f"No live worker handles {task_type}. Its jobs wait until one does."
 
 
 def hold_json(one: Hold) -> dict[str, Any]:
