@@ -50,6 +50,7 @@ def test_a_run_may_take_longer_than_its_type_allows_where_its_job_says_so(databa
         assert conn.status_of(long.id) == "running"
         held.let_go()
         until(lambda: conn.status_of(long.id) is None, "the success")
+    assert [run["outcome"] for run in conn.run_rows(long.id)] == ["succeeded"]
 
 
 def test_each_claimed_job_has_its_own_timeout_and_the_order_of_the_claim(conn: Connection) -> None:
