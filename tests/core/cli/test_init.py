@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -53,6 +54,22 @@ def test_init_and_status_name_the_schema_that_they_work_in(jobdeck: Jobdeck) -> 
     assert jobdeck("init", "--schema", "elsewhere", "--dry-run").out.startswith("Schema elsewhere of ")
     assert "schema        public\n" in jobdeck("status").out
     assert jobdeck("status", "--json").data["schema"] == "public"
+
+
+def test_init_says_what_to_set_where_other_programs_would_look_elsewhere(
+    jobdeck: Jobdeck, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = os.environ["DATABASE_URL"]
+    assert "Set " not in jobdeck("init", "--dry-run").out
+    monkeypatch.setenv("JOBDECK_SCHEMA", "shop")
+    assert jobdeck("init", "--schema", "mail", "--dry-run").out.splitlines()[-1] == (
+        "Set JOBDECK_SCHEMA=mail for all programs that use this queue. As this one is configured, they look in shop."
+    )
+    assert "DATABASE_URL" not in jobdeck("init", "--database-url", address, "--schema", "shop", "--dry-run").out
+    monkeypatch.setenv("DATABASE_URL", "postgresql://localhost/other")
+    assert jobdeck("init", "--database-url", address, "--schema", "shop", "--dry-run").out.splitlines()[-1] == (
+        "Set DATABASE_URL to the address of --database-url for all programs that use this queue."
+    )
 
 
 @pytest.mark.installation

@@ -16,7 +16,7 @@ from jobdeck.core.connect import open_database, set_embedded_aside
 from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.queue import presence
-from jobdeck.core.settings import Settings, schema_name
+from jobdeck.core.settings import Settings, load, schema_name
 from jobdeck.core.times import format_duration, parse_duration
 
 if TYPE_CHECKING:
@@ -148,6 +148,19 @@ def _start_afresh(settings: Settings) -> None:
         output.note(f"The embedded database was stopped, and its data is kept in {kept}.")
 
 
+def _to_be_set(session: Session, name: str) -> Iterator[str]:
+    """What other programs need to find this queue, if it is where they would not look."""
+    configured = load()
+    address = configured.database_url
+    if session.database_url and (address is None or address.get_secret_value() != session.database_url):
+        yield "Set DATABASE_URL to the address of --database-url for all programs that use this queue."
+    if name != configured.database_schema:
+        yield (
+            f"Set JOBDECK_SCHEMA={name} for all programs that use this queue. As this one is configured, they look in "
+            f"{configured.database_schema}."
+        )
+
+
 def _install(
     session: Session,
     settings: Settings,
@@ -183,8 +196,7 @@ def _install(
                 presence.declare_types(conn, registry)
     before, wanted = plan.before.queue, schema.schema_version()
     lines = [_outcome(database.label, database.schema, plan, wanted, dry_run), *_plan_lines(plan, dry_run), *changes]
-    if database.schema != session.settings.database_schema:
-        lines.append(f"Set JOBDECK_SCHEMA={database.schema} for all programs that use this queue.")
+    lines += _to_be_set(session, database.schema)
     session.answer(
         {"database": database.label, "schema": database.schema,
          "version_before": before.version if before else None,
