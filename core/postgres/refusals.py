@@ -11,7 +11,7 @@ import psycopg
 from jobdeck.core.errors import Locked, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from typing import Any
 
 REFUSED: Final = "JD001"
@@ -79,7 +79,8 @@ def pipelined(conn: psycopg.Connection[Any]) -> Iterator[None]:
     """
     failed: psycopg.Error | None = None
     try:
-        with conn.pipeline():
+        with conn.pipeline() as pipeline:
+            _end_with_sync(pipeline)
             try:
                 yield
             except psycopg.Error as error:
@@ -89,3 +90,21 @@ def pipelined(conn: psycopg.Connection[Any]) -> Iterator[None]:
             raise
     if failed is not None:
         raise failed
+
+
+def _end_with_sync(pipeline: psycopg.Pipeline) -> None:
+    """Makes Sync the last message of a pipeline.
+
+    psycopg sends a Flush after it, which gets no answer. By then, a pooler in transaction mode may have taken the
+    server's connection back. It lends one for the Flush, and waits for an answer until the client's next statement.
+    """
+
+    def leave() -> Generator[int, int, None]:
+        # psycopg has no public way to end a pipeline otherwise.
+        try:
+            pipeline._enqueue_sync()  # noqa: SLF001
+            yield from pipeline._communicate_gen()  # noqa: SLF001
+        finally:
+            yield from pipeline._fetch_gen(flush=False)  # noqa: SLF001
+
+    vars(pipeline)["_exit_gen"] = leave
