@@ -189,7 +189,7 @@ class Waiter:
     def _wait(self, wait: Callable[..., jobdeck.Result], job_id: UUID) -> None:
         try:
             self.answer = wait(job_id, timeout=20 * PATIENCE)  # longer than `get` waits, whose end is a failure
-        except jobdeck.JobdeckError as error:
+        except (jobdeck.JobdeckError, psycopg.Error) as error:
             self.answer = error
 
     def get(self) -> Any:
@@ -385,7 +385,8 @@ def test_a_lost_connection_is_made_again(
     until(lambda: awaited(conn) == 1, "it to be noted")
     cut(conn)
     looks = waiter.looks
-    until(lambda: waiter.looks > looks, "the first reading of the next connection")
+    until(lambda: waiter.looks > looks or not waiter.thread.is_alive(), "the first reading of the next connection")
+    assert waiter.looks > looks, waiter.answer
     conn.finish_one(conn.claim_one())
     assert waiter.get().outcome == "succeeded"
 
