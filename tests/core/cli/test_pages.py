@@ -63,6 +63,7 @@ def test_the_tutorial_works_step_by_step_in_the_database_of_the_quick_start(
         ("send_invoice", "succeeded"), ("send_invoice", "failed"), ("send_invoice", "succeeded"),
         *[("send_invoice", "succeeded")] * 3,
         ("check_stock", "succeeded"), ("draw_label", "succeeded"),
+        ("call_courier", "succeeded"), ("call_courier", "snoozed"),
         *[("draw_label", "succeeded")] * 3, ("morning_report", "succeeded"),
     ]  # fmt: skip
 
