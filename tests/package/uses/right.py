@@ -15,8 +15,13 @@ class Order(jobdeck.Payload):
     number: int
 
 
+class Sync(jobdeck.Payload):
+    dry_run: bool = False
+
+
 declared = jobdeck.task("declared", Invoice, max_attempts=3)
 bare = jobdeck.task("bare")
+sync = jobdeck.task("sync", Sync)
 
 
 @declared.handler
@@ -52,6 +57,7 @@ def enqueue(conn: "psycopg.Connection[tuple[object, ...]]") -> None:
     ticket = send_invoice.enqueue(conn, Invoice(customer=1), priority=5, dedupe_key="1")
     declared.enqueue(conn, Invoice(customer=1), blocked_by=ticket.job_id)
     bare.enqueue(conn)
+    sync.enqueue(conn)
     jobdeck.enqueue(conn, send_invoice, Invoice(customer=1))
     jobdeck.enqueue(conn, "send_invoice", {"customer": 1})
     check_stock.enqueue_many(conn, [Order(number=n) for n in range(3)], priority=1)

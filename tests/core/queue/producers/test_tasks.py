@@ -244,6 +244,8 @@ def test_a_handle_refuses_what_a_name_refuses(conn: Connection) -> None:
     other: Any = Parcel(weight=1)
     with pytest.raises(jobdeck.InvalidPayload, match="weight"):
         module_level.enqueue(conn, other)
+    with pytest.raises(jobdeck.InvalidPayload, match="toWhom: Field required"):
+        module_level.enqueue(conn)
     with pytest.raises(Refused, match="no time zone"):
         module_level.enqueue(conn, ADA, run_at=datetime(2026, 1, 1))  # noqa: DTZ001 -- what is tested
     assert module_level.enqueue(conn, ADA, run_at=datetime(2026, 1, 1, tzinfo=UTC)).created
