@@ -223,3 +223,8 @@ def lacks_worker(task_type: str) -> Query[bool]:
         {"type": task_type},
         read=lambda rows: bool(rows[0]["lacks"]),
     )
+
+
+def without_worker(task_type: str) -> str:
+    """What is said of a type that no live worker handles, in a sentence."""
+    return f"No live worker handles {task_type}. Its jobs wait until one does."

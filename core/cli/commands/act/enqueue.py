@@ -13,7 +13,6 @@ import click
 
 from jobdeck.core import plugins
 from jobdeck.core.cli import output
-from jobdeck.core.cli.commands.look.types import without_worker
 from jobdeck.core.cli.output import Progress
 from jobdeck.core.cli.session import Session, Words, command, dry_run_option, limited_waits
 from jobdeck.core.cli.signals import Stop, stop_signals
@@ -22,7 +21,7 @@ from jobdeck.core.queue import producer, service
 from jobdeck.core.queue.options import OPTIONS, Option
 from jobdeck.core.queue.requests import Wanted, parse_object, read_wanted
 from jobdeck.core.read import jobs
-from jobdeck.core.read.type_settings import lacks_worker
+from jobdeck.core.read.type_settings import lacks_worker, without_worker
 from jobdeck.core.redact import scrub
 from jobdeck.core.schedules import next_runs
 

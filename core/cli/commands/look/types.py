@@ -21,6 +21,7 @@ from jobdeck.core.read.operators.hold import COUNTED
 from jobdeck.core.read.pages import overview
 from jobdeck.core.read.pages.overview import TypeFigures
 from jobdeck.core.read.stats.backlog import TrendReport, Waiting, trend_report
+from jobdeck.core.read.type_settings import without_worker
 from jobdeck.core.times import parse_duration, parse_time
 from jobdeck.core.words.tables import TRENDS, TYPE_JOBS, TYPE_SETTINGS, TYPES, Amount, TrendLine, TypeRow
 from jobdeck.core.words.wording import (
@@ -168,11 +169,6 @@ def warn_without_worker(line: TypeLine) -> None:
     """Says on stderr that no live worker handles a type, since its name may be a mistake."""
     if not line.workers and not line.set_aside:
         output.note(without_worker(line.task_type))
-
-
-def without_worker(task_type: str) -> str:
-    """What is said of a type that no live worker handles."""
-    return f"No live worker handles {task_type}. Its jobs wait until one does."
 
 
 def hold_json(one: Hold) -> dict[str, Any]:
