@@ -125,9 +125,8 @@ def arguments(payload: Any) -> Json:
 
 LEAST_PRIORITY: Final = -100
 MOST_PRIORITY: Final = 100
-"""The priorities that `job_priority_fits` of the schema allows."""
 CANARY_PRIORITY: Final = MOST_PRIORITY + 1
-"""The priority that the claim reports for a canary."""
+"""The priorities that `job_priority_fits` of the schema allows, and the one that the claim reports for a canary."""
 
 
 class ClaimedJob(NamedTuple):
@@ -334,12 +333,13 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """The filter of a list of jobs. `search` is matched against id, task type, error and payload text.
+    """A filter of a list of jobs. `search` is matched against id, type, error and payload; `standing` is a `Standing`.
 
     `payload` is a payload key and the beginning of its value, `payload_is` a payload key and its whole value.
     """
 
     status: Status | None = None
+    standing: str | None = None
     task_type: str | None = None
     search: str | None = None
     error: str | None = None

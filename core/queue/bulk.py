@@ -8,7 +8,7 @@ a job to be changed twice.
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, LiteralString
 
 from psycopg.rows import class_row, dict_row
 
@@ -18,13 +18,14 @@ from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.queue.bulk_model import UNDONE_BY, Bulk, BulkAnswer, Choice, Share
 from jobdeck.core.queue.calls import dumped
 from jobdeck.core.read.filters import format_filter, parameters
+from jobdeck.core.read.job_lists import MATCHES
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.rows import job_from
 from jobdeck.core.read.sentences import sentence
+from jobdeck.core.read.standings import CIRCUMSTANCES, STANDS_SO
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from typing import LiteralString
     from uuid import UUID
 
     from jobdeck.core.model import Json
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
 BATCH: Final = 500
 """Jobs per batch. Small, so that a worker does not wait long for a row that the batch has locked."""
 FIRST: Final = 6
+# How a job stands is no column of it.
+_CHOOSE_STANDING: Final = """
+SELECT job_bulk_choose('ids', %(actor)s, %(words)s, p_ids => found.ids, p_versions => found.versions)
+FROM (
+    SELECT array_agg(j.id) AS ids, array_agg(j.version) AS versions FROM job_list AS j {circumstances}
+    WHERE j.status = 'pending' AND {matches} {stands_so}
+) AS found
+"""
 _FIELDS: Final = tuple(field.name for field in fields(Bulk))
 
 
@@ -46,6 +55,11 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
         UsageError: the filter would read too many jobs, see `jobdeck.core.read.reach`.
     """
     reach.check(conn, wanted)
+    given = {"actor": actor, "words": format_filter(wanted), **parameters(wanted)}
+    if wanted.standing is not None:
+        return _chosen(
+            conn, _CHOOSE_STANDING.format(circumstances=CIRCUMSTANCES, matches=MATCHES, stands_so=STANDS_SO), given
+        )
     return _chosen(
         conn,
         """
@@ -54,7 +68,7 @@ def choose(conn: Connection, wanted: Filter, *, actor: str) -> Choice | None:
             p_attempts => %(attempts)s::integer, p_age => %(age)s::interval, p_outcome => %(outcome)s,
             p_fingerprint => %(fingerprint)s, p_payload => %(payload_is)s::text[]::jsonb[])
         """,
-        {"actor": actor, "words": format_filter(wanted), **parameters(wanted)},
+        given,
     )
 
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from jobdeck.core import plugins
 from jobdeck.core.errors import UsageError, meant
@@ -19,8 +18,6 @@ from jobdeck.core.times import parse_duration, write_duration
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from datetime import timedelta
-
-W = TypeVar("W", bound=StrEnum)
 
 _WORD: Final = re.compile(
     r'\s*(?:(?P<name>"(?:[^"\\]|\\.)+"|[^\s":<>=\\]+)=|'
@@ -36,10 +33,20 @@ PER_KEY: Final = "payload."
 _PAYLOAD: Final = frozenset({"payload", "payload_is"})
 EVERYTHING: Final = "all"
 """The value of `status:` for jobs of every status."""
+REASONS: Final = {
+    word.replace(" ", "-"): word
+    for word in ("cannot run", "overdue", "paused", "retrying", "at limit", "waiting", "held")
+}
+"""What a list says in place of `pending`, which is a `Standing`, by the word of `status:` for it."""
+STATUSES: Final = (*Status, *REASONS)
+"""The words of `status:` besides `all`."""
 
 
 class Key(NamedTuple):
-    """One key of the language: the field of `Filter` that it sets, the parser of its value, and an example."""
+    """One key of the language: the field of `Filter` that it sets, the parser of its value, and an example.
+
+    A parser that returns a dict gives several fields.
+    """
 
     field: str
     read: Callable[[str], object]
@@ -66,7 +73,7 @@ def parse_filter(text: str) -> Filter:
         if field in found or {field, *found} >= _PAYLOAD:
             twice = "compares two payload keys" if field == "payload" else f"has {word['key']} twice"
             raise UsageError(f"The filter {twice}. Remove one of them.")
-        found[field] = read
+        found |= read if isinstance(read, dict) else {field: read}
     return Filter(**found, search=" ".join(words) or None)
 
 
@@ -83,9 +90,21 @@ def narrowed(wanted: Filter, what: str, **given: object) -> Filter:
     return replace(wanted, **changes)
 
 
+def by_status(word: str | None) -> dict[str, Any]:
+    """The fields of `Filter` for a word of `STATUSES`; for None, jobs of every status."""
+    if word in REASONS:
+        return {"status": Status.PENDING, "standing": REASONS[word]}
+    return {"status": Status(word) if word else None}
+
+
+def status_of(wanted: Filter) -> str | None:
+    """The word of `STATUSES` for a filter's status or standing."""
+    return next((word for word, of in REASONS.items() if of == wanted.standing), wanted.status)
+
+
 def format_filter(wanted: Filter) -> str:
     """The filter as a person would type it; `parse_filter` parses it to the same filter."""
-    words = [f"status:{wanted.status.value}"] if wanted.status else []
+    words = [f"status:{status_of(wanted)}"] if wanted.status else []
     texts = [("type", wanted.task_type), ("error", wanted.error)]
     if wanted.payload is not None:
         key, beginning = wanted.payload
@@ -112,6 +131,7 @@ def parameters(wanted: Filter) -> dict[str, Any]:
     """The parameters of statements for a filter; None for a field that it does not set."""
     return {
         "status": wanted.status.value if wanted.status else None,
+        "standing": wanted.standing,
         "task_type": wanted.task_type,
         "search": wanted.search,
         "error": wanted.error,
@@ -138,7 +158,7 @@ def completions(text: str, task_types: Sequence[str]) -> list[str]:
     if not colon:
         return [word for word in starts() if word.startswith(last.lower()) and word != last.lower()]
     choices: dict[str, Iterable[str]] = {
-        "status": (EVERYTHING, *Status),
+        "status": (EVERYTHING, *STATUSES),
         "outcome": RunOutcome,
         "type": task_types,
     }
@@ -235,19 +255,23 @@ def _age(value: str) -> timedelta:
     return parse_duration(value, what="age in the filter")
 
 
-def _status(value: str) -> Status | None:
-    return None if value.lower() == EVERYTHING else _member(Status, "status", value)
+def _status(value: str) -> dict[str, Any]:
+    """The fields of `Filter` for a status. One of the six goes before a reason that begins alike."""
+    wanted = value.lower().replace(" ", "-")
+    if wanted == EVERYTHING:
+        return by_status(None)
+    begun = [word for word in Status if word.startswith(wanted)]
+    return by_status(begun[0] if len(begun) == 1 else _member(STATUSES, "status", value, wanted))
 
 
 def _outcome(value: str) -> RunOutcome:
-    return _member(RunOutcome, "outcome", value)
+    return RunOutcome(_member([*RunOutcome], "outcome", value, value.lower()))
 
 
-def _member(words: type[W], key: str, value: str) -> W:
-    """The member equal to the value, or the only one that starts with it."""
-    wanted = value.lower()
-    near = [word for word in words if word.value.startswith(wanted)]
-    exact = [word for word in near if word.value == wanted]
+def _member(words: Sequence[str], key: str, value: str, wanted: str) -> str:
+    """The word equal to the value, which is `wanted` as words are written, or the only one that starts with it."""
+    near = [word for word in words if word.startswith(wanted)]
+    exact = [word for word in near if word == wanted]
     if exact or len(near) == 1:
         return (exact or near)[0]
     if near:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Run, RunOutcome, WorkerRun
 from jobdeck.core.read.batch import Query, select
-from jobdeck.core.read.job_lists import LOOKED_AT, NO_CURSOR
+from jobdeck.core.read.job_lists import LOOKED_AT
 from jobdeck.core.read.report_types import AuditEntry, AuditLine
-from jobdeck.core.read.rows import Row, run_from
+from jobdeck.core.read.rows import NO_CURSOR, Row, run_from
 
 if TYPE_CHECKING:
     from datetime import timedelta

@@ -7,31 +7,36 @@ value that the natural order compares.
 
 from __future__ import annotations
 
-import base64
-import json
 from typing import TYPE_CHECKING, Final, LiteralString
-from uuid import UUID
 
-from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.read.batch import Query, select
 from jobdeck.core.read.rows import jobs_from
-from jobdeck.core.read.standings import CIRCUMSTANCES, RANK, STANDING
+from jobdeck.core.read.standings import (
+    CIRCUMSTANCES,
+    MAY_BE_DUE,
+    MAY_BE_OF,
+    MAY_WAIT,
+    RANK,
+    STANDING,
+    STANDS,
+    STANDS_SO,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from uuid import UUID
 
-    from jobdeck.core.model import Job, Json
+    from jobdeck.core.model import Job
 
 WINDOW: Final = 10_000
 LOOKED_AT: Final = 100_000
-"""Among how many runs one page looks for those that match, where no index serves what is looked for."""
+"""Among how many runs, or jobs that stand in one way, a page looks for those that match where no index serves them."""
 JOBS_LOOKED_AT: Final = 1_000_000
 """The same among jobs in the queue. They take less time than runs, whose rows are larger."""
-NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the page before."
 
 # The history knows when a job was created only if its id contains the time.
-_MATCHES: Final = """
+MATCHES: Final = """
 job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, coalesce(j.created_at, j.completed_at),
     j.last_outcome, %(task_type)s, %(search)s, %(error)s, %(payload_key)s, %(payload_value)s, %(attempts)s, %(age)s,
     %(outcome)s, j.fingerprint, %(fingerprint)s)
@@ -39,7 +44,7 @@ job_matches(j.id, j.task_type, j.payload, j.last_error, j.attempts, coalesce(j.c
 """
 
 _PAGE: Final = """
-SELECT {columns} FROM {view} AS j
+SELECT {columns} FROM {view} AS j {beside}
 WHERE {condition}
     AND (%(after_key)s::timestamptz IS NULL
         OR ({key}, j.id) {behind} (%(after_key)s::timestamptz, %(after_id)s::uuid))
@@ -97,20 +102,22 @@ _SINCE: Final = "coalesce(j.started_at, j.updated_at)"
 
 def _rows_of(
     condition: LiteralString, key: LiteralString, *, newest: bool = False, view: LiteralString = "job_list",
-    columns: LiteralString = "j.*",
+    columns: LiteralString = "j.*", beside: LiteralString = "",
 ) -> LiteralString:  # fmt: skip
     """The first rows of a view behind the cursor that match the filter, by `key` and id."""
     behind, way = ("<", "DESC") if newest else (">", "ASC")
     return _PAGE.format(
-        columns=columns, view=view, condition=condition, key=key, behind=behind, way=way, matches=_MATCHES
-    )
+        columns=columns, view=view, beside=beside, condition=condition, key=key, behind=behind, way=way,
+        matches=MATCHES,
+    )  # fmt: skip
 
 
 def _ordered(
-    rows: LiteralString, key: LiteralString, *, newest: bool = False, standing: LiteralString = STANDING
-) -> LiteralString:
+    rows: LiteralString, key: LiteralString, *, newest: bool = False, standing: LiteralString = STANDING,
+    circumstances: LiteralString = CIRCUMSTANCES,
+) -> LiteralString:  # fmt: skip
     order = key + " DESC, j.id DESC" if newest else key + ", j.id"
-    circumstances = CIRCUMSTANCES if standing == STANDING else ""
+    circumstances = circumstances if standing == STANDING else ""
     return _LIST.format(rows=rows, key=key, order=order, standing=standing, circumstances=circumstances)
 
 
@@ -119,10 +126,10 @@ SELECT j.* FROM job_list AS j WHERE (%(after_id)s::uuid IS NULL OR j.id < %(afte
 ORDER BY j.id DESC LIMIT %(window)s
 """
 # The lanes of other types are not read.
+_OF_TYPE: Final = "(%(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0)"
+_LANES_OF_TYPE: Final = "(SELECT l.* FROM lane AS l WHERE {of_type})"
 _PENDING: Final = """
-(SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({in_lanes}) AS h
-WHERE %(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0)
-UNION ALL ({beside_them})
+(SELECT h.* FROM {lanes} AS l CROSS JOIN LATERAL ({in_lanes}) AS h) UNION ALL ({beside_them})
 """
 _OF_LANE: Final = _IN_LANE + " AND j.task_type = l.task_type AND j.priority = l.priority"
 _WAITING: Final = "j.status = 'pending' AND (j.blocked_by IS NOT NULL OR j.in_line)"
@@ -209,10 +216,15 @@ NEEDY: Final[LiteralString] = _needy()
 """All jobs, those that need somebody first, from the first `EACH` of each status."""
 
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
-    None: _ordered(_ALL.format(matches=_MATCHES), "j.id", newest=True),
+    None: _ordered(_ALL.format(matches=MATCHES), "j.id", newest=True),
     Status.PENDING: _LANES.format(in_lane=_IN_LANE)
     + _ordered(
-        _PENDING.format(in_lanes=_rows_of(_OF_LANE, "j.run_at"), beside_them=_rows_of(_WAITING, "j.run_at")), "j.run_at"
+        _PENDING.format(
+            lanes=_LANES_OF_TYPE.format(of_type=_OF_TYPE),
+            in_lanes=_rows_of(_OF_LANE, "j.run_at"),
+            beside_them=_rows_of(_WAITING, "j.run_at"),
+        ),
+        "j.run_at",
     ),
     Status.RUNNING: _ordered(_rows_of("j.status = 'running'", _SINCE), _SINCE, standing=_AS_STORED),
     Status.SUCCEEDED: _ordered(_succeeded_rows(), "j.ended_at", newest=True, standing=_AS_STORED),
@@ -252,10 +264,7 @@ _MATCHING: Final = "SELECT j.id FROM {first} AS j WHERE {matches} ORDER BY j.id 
 # Each lane has its share. What is behind the share that ends first is left to the next page.
 _SHARE: Final = "greatest(%(most)s / (SELECT count(*) FROM wanted), 1)"
 _LAST_PENDING: Final = """
-, wanted AS MATERIALIZED (
-    SELECT l.* FROM lane AS l
-    WHERE %(task_type)s::text IS NULL OR position(lower(%(task_type)s) IN lower(l.task_type)) > 0
-), last AS MATERIALIZED (
+, {stands} wanted AS MATERIALIZED (SELECT l.* FROM lane AS l {beside} WHERE {of_lanes}), last AS MATERIALIZED (
     SELECT found.at, found.id FROM (
         (SELECT one.* FROM wanted AS l CROSS JOIN LATERAL ({of_lane}) AS one) UNION ALL ({beside_them})
     ) AS found ORDER BY found.at, found.id LIMIT 1
@@ -269,22 +278,29 @@ _TO_LAST: Final = """
 
 def _all() -> LiteralString:
     most = "%(most)s"
-    rows = _WHOLE.format(found=_MATCHING.format(first=_FIRST.format(behind=_OF_ALL, most=most), matches=_MATCHES))
+    rows = _WHOLE.format(found=_MATCHING.format(first=_FIRST.format(behind=_OF_ALL, most=most), matches=MATCHES))
     last = _ONE_ROW.format(last=_LAST.format(key="j.id", behind=_OF_ALL, most=most))
     return _SEARCH.format(last=last, page=_ordered(rows, "j.id", newest=True))
 
 
-def _pending() -> LiteralString:
-    key = "j.run_at"
+def _pending(standing: LiteralString = "") -> LiteralString:
+    """With a `standing`, a condition, only those whose standing is `%(standing)s` are found."""
+    key, beside = "j.run_at", "CROSS JOIN stands" if standing else ""
+    due, waits = (MAY_BE_DUE, MAY_WAIT) if standing else ("", "")
     parts = [
         {"behind": _BEHIND.format(condition=condition, key=key, behind=">", way="ASC"), "most": most}
-        for condition, most in ((_OF_LANE, _SHARE), (_WAITING, "%(most)s"))
+        for condition, most in ((_OF_LANE + due, _SHARE), (_WAITING + waits, "%(most)s"))
     ]
     of_lane, beside_them = (_LAST.format(key=key, **part) for part in parts)
-    last = _LANES.format(in_lane=_IN_LANE) + _LAST_PENDING.format(of_lane=of_lane, beside_them=beside_them)
-    in_lanes, rest = (_rows_of(_TO_LAST, key, view=_FIRST.format(**part), columns="j.id") for part in parts)
-    rows = _WHOLE.format(found=_PENDING.format(in_lanes=in_lanes, beside_them=rest))
-    return _SEARCH.format(last=last, page=_ordered(rows, key))
+    last = _LANES.format(in_lane=_IN_LANE) + _LAST_PENDING.format(
+        of_lane=of_lane, beside_them=beside_them, beside=beside, of_lanes=_OF_TYPE + (MAY_BE_OF if standing else ""),
+        stands=f"stands AS MATERIALIZED ({STANDS})," if standing else "",
+    )  # fmt: skip
+    in_lanes, rest = (
+        _rows_of(_TO_LAST + standing, key, view=_FIRST.format(**part), columns="j.id", beside=beside) for part in parts
+    )
+    rows = _WHOLE.format(found=_PENDING.format(lanes="wanted", in_lanes=in_lanes, beside_them=rest))
+    return _SEARCH.format(last=last, page=_ordered(rows, key, circumstances=beside or CIRCUMSTANCES))
 
 
 def _ended() -> LiteralString:
@@ -327,8 +343,13 @@ page continues behind this place. If no job was found, the only row has no id.
 """
 
 
+_OF_STANDING: Final[LiteralString] = _pending(STANDS_SO)
+
+
 def page_of(wanted: Filter) -> tuple[LiteralString, int]:
     """The statement for a page of the jobs of a filter, and `most`: a search is only made where no index finds them."""
+    if wanted.standing is not None:
+        return _OF_STANDING, LOOKED_AT
     by_index = [Filter(status=wanted.status)]
     if wanted.status is Status.PENDING:
         by_index.append(Filter(status=wanted.status, task_type=wanted.task_type))
@@ -336,34 +357,6 @@ def page_of(wanted: Filter) -> tuple[LiteralString, int]:
     if wanted.status is Status.RUNNING or wanted.fingerprint is not None or wanted in by_index:
         return STATEMENTS[wanted.status], 0
     return _SEARCHES[wanted.status], LOOKED_AT if wanted.status is Status.SUCCEEDED else JOBS_LOOKED_AT
-
-
-def encode_cursor(cursor: Json) -> str:
-    """The cursor as people pass it on."""
-    return base64.urlsafe_b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode().rstrip("=")
-
-
-def _decode(after: str) -> Json:
-    try:
-        cursor = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-        return {"key": str(cursor["key"]), "id": str(UUID(cursor["id"])), "skip": int(cursor["skip"])}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UsageError(NO_CURSOR) from error
-
-
-def skipped(after: str | None) -> int:
-    """How many rows the pages before have."""
-    return int(_decode(after)["skip"]) if after else 0
-
-
-def cursor_parameters(after: str | None, *, natural: bool) -> Json:
-    """The parameters of a page behind a cursor; orders that no index has are paged by the number of rows."""
-    if after is None:
-        return {"after_key": None, "after_id": None, "skip": 0}
-    cursor = _decode(after)
-    if natural:
-        return {"after_key": cursor["key"], "after_id": cursor["id"], "skip": 0}
-    return {"after_key": None, "after_id": None, "skip": cursor["skip"]}
 
 
 def removed(ids: Sequence[UUID]) -> Query[tuple[Job, ...]]:

@@ -17,17 +17,7 @@ from jobdeck.core.model import Filter, Health, Job, Processing, Verdict, Worker
 from jobdeck.core.read.batch import Query, combine, select
 from jobdeck.core.read.filters import SORTS, parameters
 from jobdeck.core.read.history import audit, runs
-from jobdeck.core.read.job_lists import (
-    GROUP,
-    LEAST_OF_LANE,
-    NEEDY,
-    NO_CURSOR,
-    WINDOW,
-    cursor_parameters,
-    encode_cursor,
-    page_of,
-    skipped,
-)
+from jobdeck.core.read.job_lists import GROUP, LEAST_OF_LANE, NEEDY, WINDOW, page_of
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.holds import holds
 from jobdeck.core.read.report_types import (
@@ -40,7 +30,16 @@ from jobdeck.core.read.report_types import (
     Snapshot,
     Standing,
 )
-from jobdeck.core.read.rows import Row, job_from, jobs_from, processing_from
+from jobdeck.core.read.rows import (
+    NO_CURSOR,
+    Row,
+    cursor_parameters,
+    encode_cursor,
+    job_from,
+    jobs_from,
+    processing_from,
+    skipped,
+)
 from jobdeck.core.read.sentences import EACH, sentence
 from jobdeck.core.read.standings import full_types, next_due
 from jobdeck.core.read.verdict.health import health

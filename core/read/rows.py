@@ -1,17 +1,25 @@
-"""Converts database rows, fetched by column name, into the values of `jobdeck.core.model`."""
+"""Converts database rows, fetched by column name, into the values of `jobdeck.core.model`, and places into cursors."""
 
 from __future__ import annotations
 
+import base64
+import json
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
+from uuid import UUID
 
+from jobdeck.core.errors import UsageError
 from jobdeck.core.model import ActionResult, Job, Processing, Run, RunOutcome, Status, TypePause
 from jobdeck.core.read.sentences import sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from jobdeck.core.model import Json
+
 Row = dict[str, Any]
+
+NO_CURSOR: Final = "This is not a cursor. Use the cursor from the end of the page before."
 
 _JOB_FIELDS = tuple(field.name for field in fields(Job))
 _RUN_FIELDS = tuple(field.name for field in fields(Run))
@@ -63,3 +71,31 @@ def processing_from(settings: Mapping[str, Any] | None, pauses: list[Row], queue
         paused_queues=tuple(TypePause(**queue) for queue in queues),
         held_by=settings["held_by"],
     )
+
+
+def encode_cursor(cursor: Json) -> str:
+    """The cursor as people pass it on."""
+    return base64.urlsafe_b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def _decode(after: str) -> Json:
+    try:
+        cursor = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
+        return {"key": str(cursor["key"]), "id": str(UUID(cursor["id"])), "skip": int(cursor["skip"])}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(NO_CURSOR) from error
+
+
+def skipped(after: str | None) -> int:
+    """How many rows the pages before have."""
+    return int(_decode(after)["skip"]) if after else 0
+
+
+def cursor_parameters(after: str | None, *, natural: bool) -> Json:
+    """The parameters of a page behind a cursor; orders that no index has are paged by the number of rows."""
+    if after is None:
+        return {"after_key": None, "after_id": None, "skip": 0}
+    cursor = _decode(after)
+    if natural:
+        return {"after_key": cursor["key"], "after_id": cursor["id"], "skip": 0}
+    return {"after_key": None, "after_id": None, "skip": cursor["skip"]}

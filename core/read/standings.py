@@ -27,8 +27,8 @@ SELECT t.task_type, t.max_running, coalesce(r.jobs, 0) AS running, t.rate_runs, 
 FROM job_types AS t {running} WHERE {is_full}
 """
 
-_CIRCUMSTANCES: Final = """
-CROSS JOIN (
+_STANDS: Final = """
+SELECT types.*, working.*, switch.* FROM (
     SELECT ARRAY(SELECT p.task_type FROM job_paused_types AS p
             WHERE NOT p.set_aside AND (p.resume_at IS NULL OR p.resume_at > now())) AS paused,
         coalesce(array_agg(t.task_type) FILTER (WHERE t.paused_at IS NOT NULL AND t.set_aside), '{{}}') AS aside,
@@ -46,11 +46,12 @@ CROSS JOIN (
     FROM job_queue_settings AS s WHERE s.id = 1
 ) AS switch
 """
-CIRCUMSTANCES: Final[LiteralString] = _CIRCUMSTANCES.format(is_full=_IS_FULL, running=_RUNNING)
-"""One row, joined to those of jobs, with what `STANDING` needs to know besides the job.
+STANDS: Final[LiteralString] = _STANDS.format(is_full=_IS_FULL, running=_RUNNING)
+"""One row with what `STANDING` needs to know besides the job.
 
 A type that the calls of a scheduler run has no worker. It counts as handled for 15 minutes after a run of it.
 """
+CIRCUMSTANCES: Final[LiteralString] = f"CROSS JOIN ({STANDS}) AS stands"
 
 STANDING: Final = """
 CASE
@@ -59,25 +60,39 @@ CASE
     WHEN j.blocked_by = j.id THEN 'paused'
     WHEN job_is_hold(j.blocked_by) THEN 'held'
     WHEN j.blocked_by IS NOT NULL THEN 'waiting'
-    WHEN j.task_type = ANY (types.held) AND job_is_held(j.id) THEN 'held'
-    WHEN j.task_type = ANY (types.paused) THEN 'paused'
-    WHEN j.task_type = ANY (types.aside) THEN 'pending'
+    WHEN j.task_type = ANY (stands.held) AND job_is_held(j.id) THEN 'held'
+    WHEN j.task_type = ANY (stands.paused) THEN 'paused'
+    WHEN j.task_type = ANY (stands.aside) THEN 'pending'
     WHEN j.run_at > now() THEN
         CASE WHEN j.attempts > 0 AND j.last_outcome IN ('retried', 'lost') THEN 'retrying' ELSE 'pending' END
-    WHEN NOT switch.processing THEN 'paused'
+    WHEN NOT stands.processing THEN 'paused'
     WHEN j.in_line THEN 'waiting'
-    WHEN j.task_type = ANY (types.full_types) THEN 'at limit'
-    WHEN working.any AND NOT j.task_type = ANY (working.handled) THEN 'cannot run'
+    WHEN j.task_type = ANY (stands.full_types) THEN 'at limit'
+    WHEN stands.any AND NOT j.task_type = ANY (stands.handled) THEN 'cannot run'
     WHEN j.run_at <= now() - interval '1 minute' THEN 'overdue'
     WHEN j.attempts > 0 AND j.last_outcome IN ('retried', 'lost') THEN 'retrying'
     ELSE 'pending'
 END
 """
-"""How the job `j`, a row of `job_list`, stands: a word of `jobdeck.core.read.report_types.Standing`.
+"""How the job `j`, a row of `job_list`, stands: a word of `Standing`. `stands` is the row of `STANDS`.
 
 A job that is behind another one with its key waits for that only once it is due and may start. A hold keeps a job also
 before a claim has looked at it, which writes that into the job's row.
 """
+
+STANDS_SO: Final[LiteralString] = f" AND ({STANDING}) = %(standing)s"
+MAY_BE_OF: Final = """
+AND CASE %(standing)s WHEN 'waiting' THEN false
+    WHEN 'held' THEN l.task_type = ANY (stands.held)
+    WHEN 'paused' THEN l.task_type = ANY (stands.paused) OR NOT stands.processing
+    WHEN 'at limit' THEN l.task_type = ANY (stands.full_types)
+    WHEN 'cannot run' THEN NOT l.task_type = ANY (stands.handled) ELSE true END
+"""
+MAY_WAIT: Final = " AND %(standing)s NOT IN ('at limit', 'cannot run', 'overdue')"
+MAY_BE_DUE: Final = """
+AND j.run_at <= CASE WHEN %(standing)s IN ('at limit', 'cannot run', 'overdue') THEN now() ELSE 'infinity' END
+"""
+"""Where pending jobs with a standing can be: in the lane `l`, behind another job, due. There, `STANDS_SO` asks each."""
 
 RANK: Final = """
 array_position(ARRAY['failed', 'cannot run', 'overdue', 'retrying', 'running', 'claimed', 'at limit', 'waiting',

@@ -13,6 +13,7 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.read import history, job_lists, reports
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
+from jobdeck.core.read.filters import REASONS
 from jobdeck.core.read.operators.reach import types_seen
 from jobdeck.core.read.pages import flows, overview, series
 from jobdeck.core.read.runs.ran_twice import ran_twice, run_report
@@ -58,6 +59,16 @@ def _searched(status: Status | None) -> Operation:
     def call(conn: Connection) -> object:
         with patch.object(job_lists, "JOBS_LOOKED_AT", 1_000):
             return read_jobs.page(Filter(status=status, search="no such words"), limit=50).run(conn)
+
+    return Operation(call, entries=15_000, blocks=15_000, reads=True, growth=9, sorts=True)
+
+
+def _standing(reason: str) -> Operation:
+    """Looks at fewer jobs than the program does, as `_searched`."""
+
+    def call(conn: Connection) -> object:
+        with patch.object(job_lists, "LOOKED_AT", 1_000):
+            return read_jobs.page(Filter(status=Status.PENDING, standing=reason), limit=50).run(conn)
 
     return Operation(call, entries=15_000, blocks=15_000, reads=True, growth=9, sorts=True)
 
@@ -153,6 +164,7 @@ READS: Final = {
         f"{status or 'all'} jobs with words that none has": _searched(status)
         for status in (None, Status.PENDING, Status.FAILED)
     },
+    **{f"{word} jobs": _standing(reason) for word, reason in REASONS.items()},
     "running jobs with words": _filtered(status=Status.RUNNING, search="no such words"),
     "failed jobs with a fingerprint": _filtered(status=Status.FAILED, fingerprint="0123456789ab"),
     # Never analyzed, the planner expects few failed jobs, and sorts them.

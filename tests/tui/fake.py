@@ -356,7 +356,9 @@ class FakeBackend(LiveBackend):
         if request.group is not None:
             ids = self.evidence.groups.get(request.group, ())
             return [job for job in self.jobs if job.id in ids]
-        return [job for job in self.jobs if _matches(job, request)]
+        standing = request.filter.standing
+        found = [job for job in self.jobs if _matches(job, request)]
+        return [job for job in found if standing is None or self.stands(job) == standing]
 
     def make(self, new: NewJob) -> Job:
         every = new.recurrence_interval_minutes

@@ -54,7 +54,10 @@ def test_jobs_narrows_by_its_options_and_by_a_filter(jobdeck: Jobdeck, conn: Con
     assert ids("--search", "red") == {str(red)}
     assert ids("--filter", "status:pending type:cli_echo") == {str(red)}
     assert ids("--filter", "type:cli_echo", "--search", "blue") == {str(blue)}
+    assert ids("--status", "overdue") == ids("--filter", "status:overdue") == set()
+    assert ids("--status", "at-limit") == set()
     jobdeck("jobs", "--filter", "status:failed", "--status", "pending").refused(2, "--filter", "status")
+    jobdeck("jobs", "--filter", "status:pending", "--status", "at-limit").refused(2, "--filter", "status")
 
 
 @pytest.mark.slow

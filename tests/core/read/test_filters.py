@@ -26,6 +26,12 @@ TYPES = ("game_platform_profile_refresh", "game_platform_sync", "sms_digest_proc
         ("status:failed TYPE:a_type", Filter(status=Status.FAILED, task_type="a_type")),
         ("status:fail outcome:PART", Filter(status=Status.FAILED, outcome=RunOutcome.PARTIAL)),
         ("status:all x", Filter(search="x")),
+        ("status:at-limit", Filter(status=Status.PENDING, standing="at limit")),
+        ('status:"Cannot Run"', Filter(status=Status.PENDING, standing="cannot run")),
+        ("status:retr", Filter(status=Status.PENDING, standing="retrying")),
+        ("status:p", Filter(status=Status.PENDING)),
+        ("status:r", Filter(status=Status.RUNNING)),
+        ("status:c", Filter(status=Status.CANCELLED)),
         ('error:"connection reset" coach:c-1', Filter(error="connection reset", payload=("coachId", "c-1"))),
         ("payload.Order-7:a status:failed", Filter(status=Status.FAILED, payload=("Order-7", "a"))),
         ('payload.customer:"red fox"', Filter(payload=("customer", "red fox"))),
@@ -54,6 +60,11 @@ def test_a_filter_is_read(text: str, expected: Filter) -> None:
         ("http://x", "double quotes"),
         ("atempts>=3", "atempts"),
         ("status:broken", "broken"),
+        (
+            "status:at-limits",
+            r'did you mean "at-limit"\?.*cannot-run, overdue, paused, retrying, at-limit',
+        ),
+        ("status:at-limit status:pending", "status twice"),
         ("status:", "status:failed"),
         ("status: failed", "status:failed"),
         ("error>5", "error"),
@@ -132,6 +143,7 @@ def test_a_filter_is_written_as_a_person_would() -> None:
         status=Status.FAILED, task_type="sync", search="red fox", error="rate limit", attempts_at_least=3,
         older_than=timedelta(hours=26),
     )  # fmt: skip
+    assert format_filter(Filter(status=Status.PENDING, standing="at limit")) == "status:at-limit"
     assert format_filter(wanted) == 'status:failed type:sync error:"rate limit" attempts>=3 age>1d2h red fox'
 
 
@@ -143,7 +155,7 @@ def test_a_filter_is_written_as_a_person_would() -> None:
         ("a", ["age>", "attempts>="]),
         ("red st", ["status:"]),
         ("status:f", ["status:failed"]),
-        ("status:c", ["status:cancelled", "status:succeeded"]),
+        ("status:c", ["status:cancelled", "status:cannot-run", "status:succeeded"]),
         ("red type:sync", ["type:game_platform_sync"]),
         ("type:s", ["type:sms_digest_processor", "type:game_platform_profile_refresh", "type:game_platform_sync"]),
         ("type:game_platform_sync", []),

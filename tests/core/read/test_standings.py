@@ -9,8 +9,11 @@ import pytest
 
 from jobdeck.core.errors import UsageError
 from jobdeck.core.model import Filter, Job, Status
-from jobdeck.core.queue import operator
+from jobdeck.core.queue import bulk, operator
+from jobdeck.core.queue.operators.holds import hold
+from jobdeck.core.read import job_lists
 from jobdeck.core.read import jobs as read_jobs
+from jobdeck.core.read.filters import REASONS, parse_filter
 from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.standings import full_types
 from tests.support.health import announce
@@ -161,6 +164,79 @@ def test_all_jobs_are_listed_by_their_need_page_by_page(conn: Connection, limit:
     expected = every_need(conn)
     assert listed(conn, limit) == expected
     assert [job.id for job in read_jobs.snapshot(Filter()).run(conn).page.jobs] == expected
+
+
+def every_reason(conn: Connection) -> dict[UUID, Standing]:
+    """How the pending jobs of a queue stand in which every word of the filter fits some."""
+    every_need(conn)
+    hold(conn, task_type="gamma", key="coachId", value=7, actor=ACTOR)
+    kept = conn.add("gamma", payload={"coachId": 7})
+    later = conn.add("gamma", payload={"coachId": 7}, run_at=conn.now() + timedelta(hours=3))
+    behind = [conn.add("alpha", concurrency_key="k") for _ in range(2)]
+    alone = conn.add("alpha", recurrence_interval_minutes=60)
+    operator.pause_series(conn, alone.id, actor=ACTOR)
+    found = standings(conn, Filter(status=Status.PENDING))
+    assert {kept.id, later.id, alone.id, *(job.id for job in behind)} <= set(found)
+    assert set(REASONS.values()) < set(found.values())
+    return found
+
+
+def pages(conn: Connection, wanted: Filter, limit: int) -> list[UUID]:
+    """The ids of the jobs of a filter, page by page."""
+    found: list[UUID] = []
+    after = None
+    while True:
+        page = read_jobs.page(wanted, limit=limit, after=after).run(conn)
+        found += [job.id for job in page.jobs]
+        after = page.next
+        if after is None:
+            return found
+
+
+def test_the_filter_knows_every_word_that_lists_say_in_place_of_pending() -> None:
+    assert {*map(Standing, REASONS.values())} == {*Standing} - {*map(Standing, Status)} - {Standing.CLAIMED}
+
+
+@pytest.mark.parametrize("word", REASONS)
+def test_a_filter_by_a_reason_finds_the_pending_jobs_that_wait_for_it_and_no_others(
+    word: str, conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [job for job, standing in every_reason(conn).items() if standing == REASONS[word]]
+    wanted = parse_filter(f"status:{word}")
+    assert expected
+    assert pages(conn, wanted, 100) == expected
+    assert set(standings(conn, wanted).values()) == {REASONS[word]}
+    for most in (1, 2, 5):
+        monkeypatch.setattr(job_lists, "LOOKED_AT", most)
+        assert pages(conn, wanted, 1) == expected
+
+
+def test_while_processing_is_off_a_filter_finds_due_jobs_of_every_type_as_paused(conn: Connection) -> None:
+    due, _ = conn.add(), conn.add(run_at=conn.now() + timedelta(hours=1))
+    operator.pause(conn, reason=None, actor=ACTOR)
+    assert pages(conn, parse_filter("status:paused"), 100) == [due.id]
+
+
+def test_a_reason_is_found_among_the_jobs_of_a_type_and_with_other_words(conn: Connection) -> None:
+    every_reason(conn)
+    gone = conn.add("alpha", payload={"word": "red"}, run_at=conn.now() - timedelta(minutes=9))
+    assert pages(conn, parse_filter("status:overdue red"), 100) == [gone.id]
+    assert pages(conn, parse_filter("status:overdue type:gamma"), 100) == []
+    assert gone.id in pages(conn, parse_filter("status:overdue type:alp"), 100)
+
+
+@pytest.mark.parametrize("word", REASONS)
+def test_an_action_on_all_jobs_of_a_reason_chooses_exactly_these(word: str, conn: Connection) -> None:
+    expected = {job for job, standing in every_reason(conn).items() if standing == REASONS[word]}
+    choice = bulk.choose(conn, parse_filter(f"status:{word}"), actor=ACTOR)
+    assert choice is not None
+    assert (choice.bulk.words, choice.bulk.total) == (f"status:{word}", len(expected))
+    assert {job.id for job in choice.first} <= expected
+
+
+def test_no_job_is_chosen_where_none_waits_for_the_reason(conn: Connection) -> None:
+    conn.add(run_at=conn.now() + timedelta(hours=1))
+    assert bulk.choose(conn, parse_filter("status:overdue"), actor=ACTOR) is None
 
 
 def test_another_order_of_all_jobs_is_what_it_was(conn: Connection) -> None:

@@ -72,9 +72,11 @@ async def test_tab_completes_the_last_word_and_goes_on_to_the_next_that_fits() -
         await deck.press("tab", *"c")
         field = deck.app.dashboard.bar.field
         assert field.value == "red status:c"
-        assert "tab status:cancelled  status:succeeded" in deck.line("peek")
+        assert "tab status:cancelled  status:cannot-run  status:succeeded" in deck.line("peek")
         await deck.press("tab")
         assert field.value == "red status:cancelled"
+        await deck.press("tab")
+        assert field.value == "red status:cannot-run"
         await deck.press("tab")
         assert field.value == "red status:succeeded"
         await deck.press("space", *"type:totals", "tab")

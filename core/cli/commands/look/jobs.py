@@ -11,12 +11,12 @@ from jobdeck.core.cli import output
 from jobdeck.core.cli.commands.look.facets import facet_section, facets_json
 from jobdeck.core.cli.session import Group, Session, Words, after_option, command, limit_option, shared_options
 from jobdeck.core.errors import JobNotFound, UsageError
-from jobdeck.core.model import Job, Json, RunOutcome, Status
+from jobdeck.core.model import Job, Json, RunOutcome
 from jobdeck.core.queue import operator
 from jobdeck.core.read import history
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import one_moment
-from jobdeck.core.read.filters import SORTS, narrowed, parse_filter
+from jobdeck.core.read.filters import SORTS, STATUSES, by_status, narrowed, parse_filter
 from jobdeck.core.read.job_lists import LOOKED_AT
 from jobdeck.core.read.operators import reach
 from jobdeck.core.read.operators.hold import blocker_words
@@ -46,7 +46,7 @@ DRY_LAST: Final = "Its last run was a dry run: it changed nothing."
 
 
 @command("jobs")
-@click.option("--status", type=words(Status))
+@click.option("--status", type=Words(STATUSES), help="One of the six, or why pending jobs wait.")
 @click.option("--type", "task_type", metavar="TYPE")
 @click.option("--search", metavar="TEXT", help="Text in the id, task type, error or payload.")
 @click.option("--filter", "expression", metavar="FILTER", help='Filter as in the dashboard: "error:timeout older:2h".')
@@ -59,10 +59,9 @@ def jobs(
     session: Session, expression: str | None, limit: int, after: str | None, *, faceted: bool, **given: Any
 ) -> None:
     """List jobs, newest first."""
-    status = Status(given["status"]) if given["status"] else None
     wanted = narrowed(
-        session.filter(expression), "--filter and another option", status=status, task_type=given["task_type"],
-        search=given["search"],
+        session.filter(expression), "--filter and another option", **by_status(given["status"]),
+        task_type=given["task_type"], search=given["search"],
     )  # fmt: skip
     with session.connection() as conn:
         wanted = reach.with_ids(conn, wanted)
