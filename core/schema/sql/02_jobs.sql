@@ -1,48 +1,52 @@
 -- The hot row, the settings of the queue and of its task types. Their columns are added one by one, because the tables may be those
 -- of the original application, whose rows are kept.
 
+-- A claim changes `status` to `version` alone and leaves the new row on its page, so that the write-ahead log has these columns
+-- and none before or behind them.
 create table if not exists job_queue (
     id uuid primary key default gen_random_uuid(),
     task_type text not null,
     payload jsonb not null default '{}',
-    status text not null default 'pending',
+    is_recurring boolean not null default false,
     run_at timestamptz not null default now(),
-    attempts integer not null default 0,
-    max_attempts integer not null default 5,
+    created_at timestamptz not null default now(),
     last_error text,
     output jsonb,
-    created_at timestamptz not null default now(),
-    updated_at timestamptz not null default now(),
     completed_at timestamptz,
-    is_recurring boolean not null default false,
     recurrence_interval_minutes integer,
     expires_at timestamptz,
-    last_run_at timestamptz
+    last_run_at timestamptz,
+    max_attempts integer not null default 5,
+    status text not null default 'pending',
+    attempts integer not null default 0,
+    updated_at timestamptz not null default now()
 );
 
 alter table job_queue
-    add column if not exists priority integer not null default 0,
-    add column if not exists dedupe_key text,
-    add column if not exists concurrency_key text,
-    -- Is not in the index of claims because of its concurrency key, whether or not a job is ahead of it. It says something
-    -- only of a pending job without a blocker. job_queue_advance_lines and what it calls take the job out of the line.
-    add column if not exists in_line boolean not null default false,
-    add column if not exists blocked_by uuid,
-    add column if not exists checkpoint jsonb,
-    add column if not exists progress jsonb,
-    add column if not exists locked_by text,
     add column if not exists run_token bigint,
     add column if not exists lease_expires_at timestamptz,
     add column if not exists started_at timestamptz,
+    add column if not exists locked_by text,
+    add column if not exists version bigint not null default 1,
+    add column if not exists priority integer not null default 0,
+    add column if not exists cycle integer not null default 0,
+    add column if not exists consecutive_failures integer not null default 0,
+    -- Is not in the index of claims because of its concurrency key, whether or not a job is ahead of it. It says something
+    -- only of a pending job without a blocker. job_queue_advance_lines and what it calls take the job out of the line.
+    add column if not exists in_line boolean not null default false,
+    -- Claimed while its type had a limit.
+    add column if not exists limited boolean,
+    add column if not exists dedupe_key text,
+    add column if not exists concurrency_key text,
+    add column if not exists blocked_by uuid,
+    add column if not exists checkpoint jsonb,
+    add column if not exists progress jsonb,
     add column if not exists cancel_requested_at timestamptz,
     add column if not exists cancel_requested_by text,
     add column if not exists anchor_at timestamptz,
-    add column if not exists cycle integer not null default 0,
-    add column if not exists consecutive_failures integer not null default 0,
     add column if not exists last_outcome text,
     add column if not exists last_success_at timestamptz,
     add column if not exists created_by text,
-    add column if not exists version bigint not null default 1,
     -- The slot of a series that a retry or a continued run still serves; null where that is `run_at`.
     add column if not exists slot_at timestamptz,
     -- The group of errors of the newest run that failed, or put the job off for a payload of a newer program, until a run
@@ -55,8 +59,6 @@ alter table job_queue
     add column if not exists schedule jsonb,
     -- The next times of a cron expression, in order. Workers write them, so that the database needs no parser.
     add column if not exists slots timestamptz[],
-    -- Claimed while its type had a limit.
-    add column if not exists limited boolean,
     -- Of a running job whose key may have several: its place among them, null for the first.
     add column if not exists key_place smallint;
 -- After the column: with it, Postgres 15 refuses the default where a function takes a row of the table.
@@ -84,7 +86,7 @@ alter table job_queue alter column id set default encode(
 
 -- Every change of status writes a new index entry, so vacuum early and often.
 alter table job_queue set (
-    fillfactor = 85,
+    fillfactor = 45,
     autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000,
     autovacuum_analyze_scale_factor = 0.2, autovacuum_analyze_threshold = 20000,
     autovacuum_vacuum_cost_delay = 0

@@ -146,9 +146,8 @@ create or replace function job_run_of(
 ) returns job_runs
 language sql immutable parallel safe
 return row(
-    p_job.run_token, false, p_job.id, p_job.task_type, p_job.payload, p_job.attempts, p_job.locked_by,
-    greatest(p_job.run_at, p_job.created_at),
-    p_started, p_finished, p_outcome, p_removed, p_error_kind, p_error,
+    p_job.run_token, p_job.id, greatest(p_job.run_at, p_job.created_at), p_started, p_finished, p_job.attempts, false,
+    p_removed, p_job.task_type, p_outcome, p_job.locked_by, p_job.payload, p_error_kind, p_error,
     case when p_outcome = any (job_outcomes(true)) or p_outcome = 'snoozed' and p_details ? 'give_up_after'
         then job_error_fingerprint(p_error_kind, p_error) end,
     p_details ->> 'traceback', nullif(p_details -> 'output', 'null'), p_details ->> 'log',
@@ -407,8 +406,8 @@ begin
     order by l.run_token for update;
     perform job_runs_record(array(
         select distinct on (r.token) row(
-            r.token, true, r.id, l.task_type, l.payload, l.attempt, p_worker, l.due_at, r.started_at, r.finished_at,
-            'abandoned', false, 'lease_lost',
+            r.token, r.id, l.due_at, r.started_at, r.finished_at, l.attempt, true, false, l.task_type, 'abandoned', p_worker,
+            l.payload, 'lease_lost',
             'The worker reported after its lease had expired; its result was discarded.', null, null,
             nullif(r.details -> 'output', 'null'), r.details ->> 'log', null, null, null, null, job_run_is_dry(l.payload, r.details))::job_runs
         from unnest(p_ids, p_tokens, p_started, p_finished, p_details) as r (id, token, started_at, finished_at, details)
