@@ -50,18 +50,21 @@ declare
     v_locks constant integer[] := job_queue_try_locks(array(
         select q.concurrency_key from job_queue q where q.ctid = any (p_jobs) and q.concurrency_key is not null));
     v_paced constant text[] := array(select t.task_type from job_types t where t.key_rate_runs is not null);
-    -- What is stored of the rates; an erasure, which takes long, is not waited for.
-    v_rates constant tid[] := case when v_paced <> '{}' then array(
-        select r.ctid from job_key_rates r where r.key_hash in (
-            select md5(q.concurrency_key)::uuid from job_queue q
-            where q.ctid = any (p_jobs) and q.concurrency_key is not null)
-        for update skip locked) end;
+    v_rates tid[];
     v_refused tid[];
     v_takers uuid[];
     v_keys text[];
     v_early uuid[];
     v_others uuid[];
 begin
+    if v_paced <> '{}' then
+        -- What is stored of the rates; an erasure, which takes long, is not waited for.
+        v_rates := array(
+            select r.ctid from job_key_rates r where r.key_hash in (
+                select md5(q.concurrency_key)::uuid from job_queue q
+                where q.ctid = any (p_jobs) and q.concurrency_key is not null)
+            for update skip locked);
+    end if;
     -- A new statement, which sees what was committed before the locks were taken. `room` is how many more jobs of the key may
     -- run, `starts` how many its rate lets start, and `number` the place of a job among those of the key that have room.
     with keyed as (
@@ -96,8 +99,10 @@ begin
                 where r.concurrency_key = j.key and r.status = 'running')
             order by p.place offset j.number - 1 limit 1), 0)::smallint) filter (where j.verdict = 'take' and j.most > 1)
     into v_refused, v_takers, v_keys, v_early, jobs, places from judged j;
-    taken := case when v_refused is null then p_jobs else array(select j from unnest(p_jobs) j where j <> all (v_refused)) end;
-
+    taken := p_jobs;
+    if v_refused is not null then
+        taken := array(select j from unnest(p_jobs) j where j <> all (v_refused));
+    end if;
     if v_paced <> '{}' then
         insert into job_key_rates as r (key_hash, rate_runs, rate_seconds, used_until)
         select md5(q.concurrency_key)::uuid, t.key_rate_runs, t.key_rate_seconds,
