@@ -94,14 +94,16 @@ create or replace function job_types_open(
 ) returns text[]
 language plpgsql stable
 as $$
+declare
+    v_paused constant text[] := array(
+        select q.queue from job_paused_queues q where q.resume_at is null or q.resume_at > p_at);
 begin
     return array(
         select u.name from unnest(p_types) with ordinality u (name, place)
         left join job_types t on t.task_type = u.name
         where case when t.set_aside then p_outside
             else (not p_outside or p_held) and (t.paused_at is null or t.resume_at <= p_at)
-                and coalesce(t.queue, 'default') <> all (array(
-                    select q.queue from job_paused_queues q where q.resume_at is null or q.resume_at > p_at)) end
+                and coalesce(t.queue, 'default') <> all (v_paused) end
         order by u.place);
 end
 $$;
@@ -119,7 +121,7 @@ create or replace function job_type_can_run(p_task_type text, p_at timestamptz) 
 language plpgsql stable
 as $$
 begin
-    return cardinality(job_types_open(array[p_task_type], p_at)) = 1 and exists (
+    return job_clause_type_open(p_task_type, p_at) and exists (
         select from job_workers where job_worker_is_alive(heartbeat_at, p_at) and p_task_type = any (task_types));
 end
 $$;

@@ -55,6 +55,7 @@ declare
     v_takers uuid[];
     v_keys text[];
     v_early uuid[];
+    v_numbers bigint[];
     v_others uuid[];
 begin
     if v_paced <> '{}' then
@@ -93,12 +94,18 @@ begin
     select array_agg(j.job) filter (where j.verdict <> 'take'), array_agg(j.id) filter (where j.verdict = 'take'),
         array_agg(j.key) filter (where j.verdict = 'take'), array_agg(j.id) filter (where j.verdict = 'wait'),
         array_agg(j.job) filter (where j.verdict = 'take' and j.most > 1),
-        array_agg(nullif((
-            select p.place from generate_series(0, j.most) as p (place)
-            where p.place not in (select coalesce(r.key_place, 0) from job_queue r
-                where r.concurrency_key = j.key and r.status = 'running')
-            order by p.place offset j.number - 1 limit 1), 0)::smallint) filter (where j.verdict = 'take' and j.most > 1)
-    into v_refused, v_takers, v_keys, v_early, jobs, places from judged j;
+        array_agg(j.number) filter (where j.verdict = 'take' and j.most > 1)
+    into v_refused, v_takers, v_keys, v_early, jobs, v_numbers from judged j;
+    if jobs is not null then
+        places := array(
+            select nullif((
+                select p.place from generate_series(0, job_key_limit(q.task_type)) as p (place)
+                where p.place not in (select coalesce(r.key_place, 0) from job_queue r
+                    where r.concurrency_key = q.concurrency_key and r.status = 'running')
+                order by p.place offset n.number - 1 limit 1), 0)::smallint
+            from unnest(jobs, v_numbers) with ordinality as n (job, number, nth) join job_queue q on q.ctid = n.job
+            order by n.nth);
+    end if;
     taken := p_jobs;
     if v_refused is not null then
         taken := array(select j from unnest(p_jobs) j where j <> all (v_refused));

@@ -189,7 +189,7 @@ end
 $$;
 
 -- Puts these jobs, each the next of one of these lines, into the claim's index, and returns the other keys. No job that
--- another transaction has locked is put there, nor one that has left its line.
+-- another transaction has locked is put there, nor one that has left its line. Null if there is no other key.
 create or replace function job_queue_put_all_first(p_keys text[], p_jobs uuid[]) returns text[]
 language plpgsql volatile
 as $$
@@ -208,6 +208,9 @@ begin
         return p_keys;
     end if;
     update job_queue set in_line = false where id = any (v_free);
+    if cardinality(v_keys) = cardinality(p_keys) then
+        return null;
+    end if;
     return array(select k from unnest(p_keys) k where k <> all (v_keys) order by k);
 end
 $$;

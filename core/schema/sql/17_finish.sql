@@ -334,7 +334,6 @@ declare
     v_removed uuid[];
     v_keys text[];
     v_runs job_runs[];
-    v_there record;
 begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
@@ -358,19 +357,15 @@ begin
     select array_agg(g.run_token), array_agg(g.id),
         array_agg(g.concurrency_key) filter (where g.concurrency_key is not null), array_agg(g.run)
     into v_done, v_removed, v_keys, v_runs from gone g;
-    -- One query for all that most reports find empty.
-    select exists (select from job_awaited) as awaited, exists (select from job_timeouts) as timeouts,
-        exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) as blocked
-    into v_there;
-    if v_there.awaited then
+    if exists (select from job_awaited) then
         perform pg_notify(current_schema() || '.job_done', a.job_id::text) from job_awaited a where a.job_id = any (p_ids);
     end if;
     if v_removed is not null then
-        if v_there.timeouts then
+        if exists (select from job_timeouts) then
             delete from job_timeouts t where t.job_id = any (v_removed);
         end if;
         perform job_runs_record(v_runs, '{}');
-        if v_there.blocked then
+        if exists (select from job_queue q where q.status = 'pending' and q.blocked_by is not null) then
             v_keys := v_keys || job_queue_release_waiting(v_removed, '{}');
         end if;
         if cardinality(v_done) = cardinality(p_tokens) then
