@@ -80,7 +80,7 @@ declare
     v_rule text;
     v_sent boolean;
 begin
-    select n.id, broken.rule into v_id, v_rule from new_rows n cross join lateral (select case
+    select broken.id, broken.rule into v_id, v_rule from (select n.id, case
         when n.status not in ('pending', 'running', 'succeeded', 'failed', 'cancelled') then 'status'
         when n.attempts < 0 or n.max_attempts < 1 then 'attempts'
         when least(n.cycle, n.consecutive_failures, n.version) < 0 or tg_op = 'INSERT'
@@ -98,7 +98,9 @@ begin
         when n.status = 'running' and n.run_token is null and tg_op = 'UPDATE' then 'claim'
         when n.status = 'running' and (n.run_token is null or n.lease_expires_at is null or n.locked_by is null)
             or n.status <> 'running' and (n.run_token is not null or n.lease_expires_at is not null) then 'lease'
-        end) as broken (rule)
+        end as rule
+        from new_rows n offset 0  -- so that the rules are prepared once
+    ) broken
     where broken.rule is not null limit 1;
     if v_rule is null then
         -- An assignment takes less time than PERFORM.
@@ -131,19 +133,31 @@ create or replace trigger job_queue_updated after update on job_queue
 alter table job_queue enable always trigger job_queue_inserted, enable always trigger job_queue_updated;
 
 -- Refuses values that are too long for an index. The index of lines holds a job that waits for another one only once that
--- one has ended, so it would refuse the other one's report. Also refuses counts that a claim could not raise any more: the
--- claim would fail, with all jobs that it takes.
-create or replace function job_hand_values() returns trigger
+-- one has ended, so it would refuse the other one's report.
+create or replace function job_refuse_long_values(
+    p_task_type text, p_dedupe_key text, p_concurrency_key text, p_fingerprint text
+) returns void
 language plpgsql
 as $$
 begin
-    if octet_length(new.task_type) > 200 then
+    if octet_length(p_task_type) > 200 then
         raise exception using table = 'job_queue', constraint = 'job_queue_type_check', errcode = 'check_violation',
             message = 'A job needs a task type of at most 200 bytes. Nothing was changed.';
-    elsif greatest(octet_length(new.dedupe_key), octet_length(new.concurrency_key), octet_length(new.fingerprint)) > 1000 then
+    elsif greatest(octet_length(p_dedupe_key), octet_length(p_concurrency_key), octet_length(p_fingerprint)) > 1000 then
         raise exception using table = 'job_queue', constraint = 'job_queue_keys_check', errcode = 'check_violation',
             message = 'A key may have 1,000 bytes. Use a hash of it. Nothing was changed.';
-    elsif tg_argv[0] = 'counts' and (new.attempts - 1 > old.attempts or new.cycle - 1 > old.cycle
+    end if;
+end
+$$;
+
+-- Refuses such values in a change, and counts that a claim could not raise any more: the claim would fail, with all jobs that it
+-- takes.
+create or replace function job_hand_values() returns trigger
+language plpgsql security definer
+as $$
+begin
+    perform job_refuse_long_values(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint);
+    if tg_argv[0] = 'counts' and (new.attempts - 1 > old.attempts or new.cycle - 1 > old.cycle
         or new.consecutive_failures - 1 > old.consecutive_failures or new.version - 1 > old.version)
     then
         raise exception using table = 'job_queue', constraint = 'job_queue_counts_check', errcode = 'check_violation',
@@ -154,17 +168,33 @@ begin
 end
 $$;
 -- A condition is prepared again by each statement, so it is short, and the function looks at each value.
-create or replace trigger job_hand_values
-    before insert or update of task_type, dedupe_key, concurrency_key, fingerprint on job_queue
+create or replace trigger job_hand_values before update of task_type, dedupe_key, concurrency_key, fingerprint on job_queue
     for each row when (octet_length(concat(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint)) > 200)
     execute function job_hand_values();
 create or replace trigger job_hand_counts before update of attempts, cycle, consecutive_failures, version on job_queue
     for each row when (greatest(new.attempts, new.cycle, new.consecutive_failures, new.version) > 1000000000)
     execute function job_hand_values('counts');
 
--- Asks upkeep to judge the blocker of a new job once more when the transaction that enqueues has ended: a blocker that ends
--- before that does not see the job. Gives a job that was not enqueued by a function the key of its type's rule, and its place in
--- line. A row that brings a key of its own is in the index at once; a claim puts it into the line while the key is busy (13).
+-- Refuses the rhythm of a series that does not fit.
+create or replace function job_refuse_rhythm(p_minutes integer, p_schedule jsonb, p_slots timestamptz[]) returns void
+language plpgsql
+as $$
+begin
+    if not job_slots_fit(p_slots) then
+        perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was changed.');
+    elsif not job_schedule_fits(true, p_minutes, p_schedule, p_slots) then
+        perform job_queue_refuse(case when p_schedule is null
+            then 'A recurring job needs an interval of 1 minute or more, and at most 100 years. Nothing was changed.'
+            else 'A schedule has one of minutes, seconds and a cron expression with zone and slots. Use the function '
+                'job_series_create. Nothing was changed.' end);
+    end if;
+end
+$$;
+
+-- Refuses a new job with values that are too long, or with a rhythm that does not fit. Asks upkeep to judge its blocker once more
+-- when the transaction that enqueues has ended: a blocker that ends before that does not see the job. Gives a job that was not
+-- enqueued by a function the key of its type's rule, and its place in line. A row that brings a key of its own is in the index at
+-- once; a claim puts it into the line while the key is busy (13).
 create or replace function job_queue_before_insert() returns trigger
 language plpgsql security definer
 as $$
@@ -175,6 +205,12 @@ begin
     then
         perform job_queue_refuse('A job that is not recurring has no interval. Make it recurring, or leave the interval out. '
             'Nothing was changed.');
+    end if;
+    perform job_refuse_long_values(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint);
+    if not new.is_recurring and new.status in ('pending', 'running') then
+        new.slots := null;
+    elsif new.status in ('pending', 'running') then
+        perform job_refuse_rhythm(new.recurrence_interval_minutes, new.schedule, new.slots);
     end if;
     if new.blocked_by is not null then
         perform job_queue_ask_recheck(null, array[new.blocked_by]);
@@ -196,9 +232,11 @@ begin
     return new;
 end
 $$;
--- The functions write created_by, so of their jobs only those with a blocker pay for this.
+-- The functions write created_by, so most of their jobs do not pay for this. One trigger, since each condition is prepared again by
+-- each statement.
 create or replace trigger job_queue_before_insert before insert on job_queue
-    for each row when (new.created_by is null or new.blocked_by is not null)
+    for each row when (new.created_by is null or new.blocked_by is not null or new.is_recurring or new.slots is not null
+        or octet_length(concat(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint)) > 200)
     execute function job_queue_before_insert();
 
 -- Refuses a pending or running series whose interval or schedule does not fit; takes slots from a job that is no series.
@@ -209,19 +247,14 @@ as $$
 begin
     if not new.is_recurring then
         new.slots := null;
-    elsif not job_slots_fit(new.slots) then
-        perform job_queue_refuse('A series has at most 1,100 slots, between the years 1 and 9999. Nothing was changed.');
-    elsif not job_schedule_fits(true, new.recurrence_interval_minutes, new.schedule, new.slots) then
-        raise exception using errcode = 'JD001', message = case when new.schedule is null
-            then 'A recurring job needs an interval of 1 minute or more, and at most 100 years. Nothing was changed.'
-            else 'A schedule has one of minutes, seconds and a cron expression with zone and slots. Use the function '
-                'job_series_create. Nothing was changed.' end;
+    else
+        perform job_refuse_rhythm(new.recurrence_interval_minutes, new.schedule, new.slots);
     end if;
     return new;
 end
 $$;
 create or replace trigger job_hand_interval
-    before insert or update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
+    before update of is_recurring, recurrence_interval_minutes, schedule, slots on job_queue
     for each row when (new.status in ('pending', 'running') and (new.is_recurring or new.slots is not null))
     execute function job_refuse_interval();
 create or replace trigger job_hand_series before update of status on job_queue

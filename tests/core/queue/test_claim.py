@@ -24,6 +24,26 @@ def test_jobs_are_claimed_whatever_characters_the_names_of_their_types_have(conn
     assert leases.next_due(conn, names)[1] is not None
 
 
+def test_claimed_jobs_stay_on_their_pages_so_that_the_write_ahead_log_has_only_what_changed(conn: Connection) -> None:
+    producer.enqueue_many(conn, [NewJob("alpha", {"seq": seq}) for seq in range(200)], actor=ACTOR)
+    pages = "SELECT id, split_part(ctid::text, ',', 1) AS page FROM job_queue"
+    before = {row["id"]: row["page"] for row in conn.rows(pages)}
+    assert len(conn.claim(limit=200)) == 200
+    moved = [row for row in conn.rows(pages) if row["page"] != before[row["id"]]]
+    assert len(moved) <= 10
+    changed = conn.rows(
+        """
+        SELECT attname FROM pg_attribute
+        WHERE attrelid = 'job_queue'::regclass AND attnum BETWEEN
+            (SELECT attnum FROM pg_attribute WHERE attrelid = 'job_queue'::regclass AND attname = 'status')
+            AND (SELECT attnum FROM pg_attribute WHERE attrelid = 'job_queue'::regclass AND attname = 'version')
+        """
+    )
+    assert {row["attname"] for row in changed} == {
+        "status", "attempts", "updated_at", "run_token", "lease_expires_at", "started_at", "locked_by", "version",
+    }  # fmt: skip
+
+
 def test_a_claimed_job_is_running_under_a_token_of_its_own(conn: Connection) -> None:
     job = conn.add(payload={"n": 1}, max_attempts=3)
     before = conn.now()

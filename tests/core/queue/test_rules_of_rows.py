@@ -96,11 +96,14 @@ def test_a_row_by_hand_needs_a_type_and_waits_in_no_line_without_a_key(conn: Con
             write(conn, fields)
 
 
+@pytest.mark.parametrize("more", [{}, {"created_by": "by hand"}])
 @pytest.mark.parametrize("existing", [False, True])
 @pytest.mark.parametrize(
     "slots", ["{infinity}", "{-infinity,2030-01-01}", "{NULL}", "{" + "2030-01-01," * 1100 + "2030-01-01}"]
 )
-def test_a_series_whose_slots_no_claim_could_read_is_refused(conn: Connection, *, existing: bool, slots: str) -> None:
+def test_a_series_whose_slots_no_claim_could_read_is_refused(
+    conn: Connection, *, existing: bool, slots: str, more: dict[str, object]
+) -> None:
     series = {"is_recurring": True, "schedule": '{"cron": "0 9 * * *", "zone": "UTC"}', "slots": "{2030-01-01}"}
     job_id = None
     if existing:
@@ -110,7 +113,7 @@ def test_a_series_whose_slots_no_claim_could_read_is_refused(conn: Connection, *
         conn.changes_nothing(),
         pytest.raises(psycopg.Error, match="at most 1,100 slots, between the years 1 and 9999"),
     ):
-        write(conn, {**series, "slots": slots}, job_id)
+        write(conn, {**series, "slots": slots, **more}, job_id)
 
 
 @pytest.mark.parametrize("column", ["task_type", "concurrency_key"])
