@@ -63,12 +63,12 @@ def stored(conn: Connection, table: str) -> dict[Any, Row]:
     return {row["id"]: row for row in conn.rows(statements[table])}
 
 
-@pytest.mark.installation
 def in_any_order(text: str | None) -> str:
     """A view's text, with the columns of job_queue sorted: the original's own table has another order."""
     return re.sub(r"\bq\((id, [a-z_, ]+)\)", lambda found: " ".join(sorted(found[1].split(", "))), text or "is missing")
 
 
+@pytest.mark.installation
 class TestInstallation:
     def test_every_row_and_column_of_the_original_is_kept(self, old: Connection) -> None:
         before = {table: stored(old, table) for table in ("job_queue", "job_worker_runs")}
