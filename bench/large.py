@@ -4,7 +4,7 @@
 
 It starts an embedded Postgres in a new folder in FOLDER (the temporary one), makes both queues with the same mix, and
 asks both by turns, so that the ratios do not depend on what else the machine does. The folder is removed at the end.
-50,000,000 jobs need 25 GB there; --least-free-gb (25) stops the filling when less than that is left on the disk.
+50,000,000 jobs need 30 GB there; --least-free-gb (25) stops the filling when less than that is left on the disk.
 """
 
 from __future__ import annotations
