@@ -92,15 +92,20 @@ def pipelined(conn: psycopg.Connection[Any]) -> Iterator[None]:
         raise failed
 
 
+_PARTS_OF_THE_END: Final = ("_exit_gen", "_enqueue_sync", "_communicate_gen", "_fetch_gen")
+
+
 def _end_with_sync(pipeline: psycopg.Pipeline) -> None:
     """Makes Sync the last message of a pipeline.
 
     psycopg sends a Flush after it, which gets no answer. By then, a pooler in transaction mode may have taken the
     server's connection back. It lends one for the Flush, and waits for an answer until the client's next statement.
+    psycopg has no public way to end a pipeline otherwise. A release of it that has other parts ends it in its own way.
     """
+    if not all(hasattr(pipeline, part) for part in _PARTS_OF_THE_END):
+        return
 
     def leave() -> Generator[int, int, None]:
-        # psycopg has no public way to end a pipeline otherwise.
         try:
             pipeline._enqueue_sync()  # noqa: SLF001
             yield from pipeline._communicate_gen()  # noqa: SLF001

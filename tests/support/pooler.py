@@ -76,18 +76,14 @@ def find_pgbouncer() -> str | None:
 
 
 @contextmanager
-def pgbouncer(program: str, server: PostgresServer, folder: Path, query_wait_timeout: int = 120) -> Iterator[Path]:
-    """A real PgBouncer in transaction mode that serves all clients with one server connection.
-
-    A client that waits for that connection longer than `query_wait_timeout` seconds gets an error.
-    """
+def pgbouncer(program: str, server: PostgresServer, folder: Path) -> Iterator[Path]:
+    """A real PgBouncer in transaction mode that serves all clients with one server connection."""
     account = server_account()
     configuration = folder / "pgbouncer.ini"
     configuration.write_text(
         f"[databases]\n* = host={server.folder} user=jobdeck\n"
         f"[pgbouncer]\nlisten_port = 5432\nunix_socket_dir = {folder}\nauth_type = any\npool_mode = transaction\n"
         "default_pool_size = 1\nmax_prepared_statements = 0\n"
-        f"query_wait_timeout = {query_wait_timeout}\n"
     )
     with subprocess.Popen(
         [program, "-q", str(configuration)],

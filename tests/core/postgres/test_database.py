@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import Any
 
 import psycopg
 import pytest
-from psycopg.generators import send
 
 from jobdeck.core.connect import open_database
 from jobdeck.core.errors import ConfigurationError, DatabaseUnreachable, Refused, SchemaMismatch
@@ -426,26 +424,6 @@ def test_whole_readings_go_through_one_pgbouncer_connection_that_others_write_th
                 assert len(reports.cron().run(reader).overdue) == 0
                 with pytest.raises(psycopg.errors.UndefinedTable), one_moment(reader) as batch:
                     batch.add(select("SELECT FROM nowhere", read=list))
-
-
-@pytest.mark.skipif(find_pgbouncer() is None, reason="PgBouncer is not installed")
-def test_a_reader_that_is_slow_at_the_end_of_its_batch_leaves_pgbouncers_connection_to_others(
-    postgres: PostgresServer, socket_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    program = find_pgbouncer()
-    assert program is not None
-
-    def late(*args: Any) -> Any:
-        time.sleep(0.2)
-        return send(*args)
-
-    # What psycopg may send after the end of a batch comes when PgBouncer has passed the answers on.
-    monkeypatch.setattr(f"{psycopg.Pipeline.__mro__[1].__module__}.send", late)
-    with pgbouncer(program, postgres, socket_folder, query_wait_timeout=2):
-        url = f"postgresql://jobdeck@/postgres?host={socket_folder}"
-        with Database(url, application_name="a") as one, Database(url, application_name="b") as other:
-            assert one.first(lambda asked: asked.execute("SELECT 1")).fetchone() == (1,)
-            assert other.first(lambda asked: asked.execute("SELECT 2")).fetchone() == (2,)
 
 
 def test_a_batch_sends_nothing_after_its_end(database: Database, tmp_path: Path) -> None:
