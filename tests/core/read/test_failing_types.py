@@ -13,7 +13,7 @@ from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health
 from tests.support.failed_runs import of_coach, ran
 from tests.support.health import findings
-from tests.support.queue import Connection
+from tests.support.queue import Connection, moment
 from tests.support.run_history import History
 
 MINUTE = timedelta(minutes=1)
@@ -191,7 +191,9 @@ def test_jobs_lost_and_a_new_error_are_one_finding_with_the_share(conn: Connecti
         conn.add("push", payload={"n": number}, run_at=at)
     held = conn.claim(("push",), limit=30)
     for number, job in enumerate(held):
-        conn.finish_one(job, "failed", error=f"vendor answered {number}", error_kind="VendorError", permanent=True)
+        started, finished = moment(job)
+        failure = {"error": f"vendor answered {number}", "error_kind": "VendorError", "permanent": True}
+        conn.finish_one(job, "failed", started=started, finished=finished, **failure)
     assert len(held) == 30
     History(conn, "push").ran(conn.now(), succeeded=1000)
     conn.execute("SELECT job_stats_compact(1000)")
