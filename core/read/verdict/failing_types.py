@@ -173,18 +173,28 @@ def _end(one: dict[str, Any]) -> str:
     if one["at"] - last >= WINDOW:
         return f"no run since {_clock(last, one)}"
     if one["calm_since"]:
-        less = _ceiling(one["calm_since"] + WINDOW, one)
+        less = _by("at", one["calm_since"] + WINDOW, one)
         if _is_over(one):
-            return f"green at {less} if no run fails"
-        return f"critical until {_clock(one['calm_since'], one)}, and a warning at {less} if it gets no worse"
+            return f"green {less} if no run fails"
+        green = "" if one["few"] else f", {_green(one, last)}"
+        return f"less bad since {_clock(one['calm_since'], one)}, a warning {less} if it gets no worse{green}"
     if one["few"]:
         good = "the next 20 good runs" if one["runs"] >= 20 else "15 minutes of good runs"
         return f"green after {good}{_from(one)}"
-    # By then the failures are older than the runs that are judged, and 15 minutes more have passed.
+    return _green(one, last)
+
+
+def _green(one: dict[str, Any], last: datetime) -> str:
+    """By when the verdict ends: the failures are older than the judged runs, and 15 minutes more have passed."""
     ends = (one["last_failed_at"] or last).replace(second=0, microsecond=0) + timedelta(minutes=1) + 2 * WINDOW
     if one["new_since"]:
         ends = max(ends, one["new_since"] + NEW + WINDOW)
-    return f"green by {_ceiling(ends, one)} if no run fails"
+    return f"green {_by('by', ends, one)} if no run fails"
+
+
+def _by(word: str, at: datetime, one: dict[str, Any]) -> str:
+    """A time to come; where it has passed, what was found holds until the runs are judged again."""
+    return f"{word} {_ceiling(at, one)}" if at > one["at"] else "at the next judgement"
 
 
 def _from(one: dict[str, Any]) -> str:

@@ -149,9 +149,27 @@ def test_an_incident_that_is_less_bad_and_goes_on_is_not_called_a_recovery(histo
     calm = history.conn.value("SELECT calm_since FROM job_failing_types")
     assert finding.verdict is Verdict.CRITICAL
     assert finding.evidence == (
-        f"push: 30 % of runs failed in the 15 minutes to {calm:%H:%M}Z (30 of 100); critical until {calm:%H:%M}Z, and "
-        f"a warning at {calm + 16 * MINUTE:%H:%M}Z if it gets no worse."
+        f"push: 30 % of runs failed in the 15 minutes to {calm:%H:%M}Z (30 of 100); less bad since {calm:%H:%M}Z, "
+        f"a warning at {calm + 16 * MINUTE:%H:%M}Z if it gets no worse, "
+        f"green by {at + 31 * MINUTE:%H:%M}Z if no run fails."
     )
+
+
+@pytest.mark.parametrize("failed", [0, 1, 30])
+def test_no_end_that_has_passed_is_named_as_one_to_come(history: History, failed: int) -> None:
+    at = history.conn.now()
+    history.ran(at - 20 * MINUTE, failed=30)
+    assert history.judged(at - 20 * MINUTE) == "critical"
+    history.conn.execute("INSERT INTO job_types (task_type, warning_share) VALUES ('push', 0.1)")
+    history.ran(at, succeeded=70, failed=failed)
+    judged(history)
+    history.conn.execute(
+        "UPDATE job_failing_types SET calm_since = %s, last_failed_at = %s", (at - 16 * MINUTE, at - 40 * MINUTE)
+    )
+    (finding,) = findings(history.conn, failing_types.SIGNAL)
+    assert "until" not in finding.evidence
+    assert not re.search(r"(?:green|warning) (?:at|by) \d", finding.evidence), finding.evidence
+    assert "at the next judgement" in finding.evidence
 
 
 def test_it_says_of_which_time_the_runs_are_where_nobody_judges_any_more(history: History) -> None:
