@@ -85,13 +85,13 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
         well = "No alarm" if snapshot.counts.failed else "All well"
         backlog = ", no backlog" if late is None else ""
         found.insert(0, Item("✓", "good", f"{well}{backlog}{f'. {rates}' if figures and rates else ''}"))
-        if snapshot.counts.failed:
-            found.append(_failed(snapshot.counts))
-    elif figures and rates:
+    if snapshot.counts.failed:
+        found.append(_failed(snapshot.counts))
+    if (wrong or not snapshot.processing.enabled) and figures and rates:
         found.append(Item("·", "muted", rates, extra=True))
     if snapshot.next_due is not None:
         name, at = snapshot.next_due
-        found.append(Item("○", "muted", f"next {one_line(name)} in {age(at - now)}", "tab.pending", extra=True))
+        found.append(Item("○", "muted", f"next series: {one_line(name)} in {age(at - now)}", "tab.pending", extra=True))
     if snapshot.health.last_trigger is not None:
         found.append(_trigger(snapshot.health.last_trigger, now))
     return found
@@ -100,37 +100,51 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
 def lines(found: Sequence[Item], width: int, height: int, key: Named) -> tuple[list[Row], list[str]]:
     """The items in `height` lines of `width` cells, and the action of each line.
 
-    The second half of an item is below it while there is room, worst first. Items without room are counted at the end
+    The rest of an item is below it while there is room, worst first. Items without room are counted at the end
     of the last line.
     """
     needed = [item for item in found if not item.extra]
     hidden = max(len(needed) - height, 0)
-    spare = max(height - len(needed), 0)
+    wanted = [len(_drawn(item, width, key, most=height)) for item in needed[:height]]
     rows: list[tuple[Row, str]] = []
-    for item in (*needed[:height], *(item for item in found if item.extra)):
+    for item, most in zip(needed, _shares(wanted, height), strict=False):
         counted = f"  +{hidden}" if hidden and len(rows) == height - 1 else ""
-        wrap = spare > 0 and not item.extra
-        fresh = [(row, item.action) for row in _drawn(item, width, key, counted=counted, wrap=wrap)]
-        spare -= len(fresh) - 1
-        rows += fresh
+        rows += [(row, item.action) for row in _drawn(item, width, key, counted=counted, most=most)]
+    for item in found:
+        if item.extra:
+            rows += [(row, item.action) for row in _drawn(item, width, key)]
     return [row for row, _ in rows[:height]], [action for _, action in rows[:height]]
 
 
-def _drawn(item: Item, width: int, key: Named, *, counted: str, wrap: bool) -> list[Row]:
-    """An item as one line, or as two if it is longer and may `wrap`; `counted` is said at the end."""
+def _shares(wanted: Sequence[int], height: int) -> list[int]:
+    """How many of `height` lines each item has: one, then each that wants more a second one, then a third."""
+    given = [1] * len(wanted)
+    spare = height - len(given)
+    for line in range(2, max(wanted, default=0) + 1):
+        for at, most in enumerate(wanted):
+            if spare > 0 and most >= line:
+                given[at] += 1
+                spare -= 1
+    return given
+
+
+def _drawn(item: Item, width: int, key: Named, *, counted: str = "", most: int = 1) -> list[Row]:
+    """An item in as many lines as it needs, `most` of them at most; `counted` is said at the end of the first."""
     tail: list[Span] = [(f"  {key(item.action)}", "key")] if item.action else []
     tail += [(counted, "muted")] if counted else []
     room = width - sum(cell_len(text) for text, _ in tail) - 2 - bool(tail)
     ink = "muted" if item.extra else "text"
     words = item.words
-    if item.brief is not None and not wrap and cell_len(words) > room:
+    if item.brief is not None and most == 1 and cell_len(words) > room:
         words = item.brief(room)
-    first = wrapped(words, room)[0] if wrap else fit(words, min(room, cell_len(words)))
-    rest = words[len(first) :].strip() if wrap else ""
+    first = wrapped(words, room)[0] if most > 1 else fit(words, min(room, cell_len(words)))
     drawn = [merged(sides([(f"{item.sign} ", item.ink), (first, ink)], tail, width))]
-    if rest:
-        below = [("  ", "text"), (fit(rest, min(width - 2, cell_len(rest))), "muted")]
-        drawn.append(merged(sides(below, (), width)))
+    rest = words[len(first) :].strip()
+    while rest and len(drawn) < most:
+        last = len(drawn) == most - 1
+        line = fit(rest, min(width - 2, cell_len(rest))) if last else wrapped(rest, width - 2)[0]
+        drawn.append(merged(sides([("  ", "text"), (line, "muted")], (), width)))
+        rest = rest[len(line) :].strip()
     return drawn
 
 
@@ -189,7 +203,7 @@ def _rates(view: View, *, lost: bool = True) -> str:
     if health.last_minute is not None:
         succeeded, failed = health.last_minute
         ok = plural(succeeded, "run") if jobs else f"{succeeded:,}"
-        said.append(f"{ok} ok, {failed:,} failed a minute")
+        said.append(f"last minute {ok} ok, {failed:,} failed")
     if jobs:
         said.append(f"{plural(health.failed_last_hour, 'job')} given up in the last hour")
     return ", ".join(said)

@@ -36,8 +36,8 @@ def text(found: View, width: int, height: int) -> list[str]:
 
 def test_a_calm_queue_says_so_and_what_comes_next() -> None:
     assert text(view(), 78, 2) == [
-        "✓ All well, no backlog. 12 ok, 2 failed a minute",
-        "○ next sms_digest in 4m" + " " * 54 + "2",
+        "✓ All well, no backlog. last minute 12 ok, 2 failed",
+        "○ next series: sms_digest in 4m" + " " * 46 + "2",
     ]
 
 
@@ -47,7 +47,7 @@ def test_a_calm_queue_names_the_failed_jobs_that_only_a_person_ends(failed: int,
     counts = replace(found.snapshot.counts, failed=failed)
     found = replace(found, snapshot=replace(found.snapshot, counts=counts))
     assert text(found, 78, 3)[:2] == [
-        "✓ No alarm, no backlog. 12 ok, 2 failed a minute",
+        "✓ No alarm, no backlog. last minute 12 ok, 2 failed",
         f"· {words} for a retry or a deletion".ljust(77) + "5",
     ]
 
@@ -59,6 +59,22 @@ def test_the_second_half_of_a_line_is_below_it_while_there_is_room_worst_first()
         "! Workers without a heartbeat that     m",
         "  did not sign off: vm-1 for 3m",
     ]
+
+
+def test_a_line_goes_on_while_there_is_room_so_that_its_end_is_read() -> None:
+    assert text(view(WORST), 40, 5)[:3] == [
+        "✗ sms_digest: 71 % of runs failed in   e",
+        "  the last 15 minutes (213 of 300);",
+        "  critical since 12:04Z",
+    ]
+
+
+def test_below_an_alarm_the_failed_jobs_are_named_while_there_is_room() -> None:
+    found = view(WORST)
+    counts = replace(found.snapshot.counts, failed=15)
+    found = replace(found, snapshot=replace(found.snapshot, counts=counts))
+    assert text(found, 120, 2)[1] == "· 15 failed jobs wait for a retry or a deletion".ljust(119) + "5"
+    assert not any("wait for a retry" in line for line in text(found, 120, 1))
 
 
 def test_what_has_no_room_is_counted() -> None:
