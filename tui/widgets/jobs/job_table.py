@@ -136,12 +136,12 @@ class JobTable(Lines[Row], can_focus=True):
         return self._range is not None
 
     def show(self, jobs: Sequence[Job], moment: Moment, *, folds: bool = False, more: bool = False) -> Gone:
-        """Replaces the list, which goes on with `more`. The cursor stays on its job, and marks on theirs.
+        """Replaces the list, which goes on with `more`. Marks stay on their jobs, as does a cursor that was moved.
 
         With `folds`, jobs that read alike and stand next to each other are one row, on which the cursor stays.
 
         The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
-        so that a new first job is seen. Where it would leave the view, a cursor that nobody has moved goes to the head.
+        so that a new first job is seen. A cursor that nobody has moved stays on the first row.
         """
         held, line, at_head = self.here, self.cursor - self.top, self.top == 0
         common = self._listed.alike(held[0]) if held else None
@@ -150,10 +150,8 @@ class JobTable(Lines[Row], can_focus=True):
         self.marks -= lost
         if self._range not in self._listed.index:
             self._range = None
-        at = self._listed.place_of(held, common)
+        at = self._listed.place_of(held, common) if self._moved else 0
         self.cursor = self._clamp(self.cursor if at is None else at)
-        if at_head and not self._moved and self.cursor >= self.lines:
-            self.cursor = 0
         self.top = max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line
         self._place()
         return Gone(held[0].id if held and at is None else None, len(lost))
