@@ -82,7 +82,7 @@ async def test_now_says_what_is_wrong_and_since_when_before_anything_else() -> N
     async with dashboard(sample(), size=LARGE) as deck:
         lines = deck.line("now").splitlines()
         assert "! sms_digest_processor failed 2 cycles in a row (since 11:00Z)" in lines[1]
-        assert "12 ok, 2 failed a minute" in lines[0]
+        assert "last minute 12 ok, 2 failed" in lines[0]
         assert "! longest wait 12m" in lines[2]
         assert "● last trigger: cron 200, 4m ago" in lines[3]
 
@@ -322,9 +322,9 @@ async def test_now_says_each_thing_once() -> None:
 @pytest.mark.parametrize(
     ("finished", "failed", "words"),
     [
-        ((50, 31, 9), (50, 0, 9), "31 ok, 0 failed a minute"),
-        ((0, 153, 9), (0, 122, 9), "31 ok, 122 failed a minute"),
-        ((5083, 0, 900), (70, 0, 9), "0 ok, 0 failed a minute"),
+        ((50, 31, 9), (50, 0, 9), "last minute 31 ok, 0 failed"),
+        ((0, 153, 9), (0, 122, 9), "last minute 31 ok, 122 failed"),
+        ((5083, 0, 900), (70, 0, 9), "last minute 0 ok, 0 failed"),
     ],
 )
 async def test_the_rate_is_what_ended_in_the_last_full_minute_successes_and_failures_apart(
@@ -344,7 +344,7 @@ async def test_while_nothing_is_wrong_80_columns_have_the_rate_and_the_failures(
     )  # fmt: skip
     async with dashboard(backend) as deck:
         first, second = deck.line("now").splitlines()
-        assert first == " ✓ No alarm, no backlog. 1,031 runs ok, 3,122 failed a minute, 187,320 jobs"
+        assert first == " ✓ No alarm, no backlog. last minute 1,031 runs ok, 3,122 failed, 187,320 jobs"
         assert second == "   given up in the last hour"
 
 
