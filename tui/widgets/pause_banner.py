@@ -8,7 +8,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.read.sentences import sentence
 from jobdeck.core.words.plain import pauses
-from jobdeck.tui.format import age, count, fit, middle, one_line, plural
+from jobdeck.tui.format import age, count, fit, middle, one_line, plural, since
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,10 +64,10 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: 
 def pause_words(
     by: str | None, at: datetime | None, reason: str | None, until: datetime | None, now: datetime
 ) -> tuple[str, str, str, str]:
-    """Who paused, for how long, why, and when it ends; empty where that is not known."""
+    """Who paused, since when, why, and when it ends; empty where that is not known."""
     return (
         f" by {one_line(by).removesuffix(THROUGH)}" if by else "",
-        f" for {age(now - at)}" if at else "",
+        f" {since(at, now)}" if at else "",
         f": {one_line(reason)}" if reason else "",
         f" · resumes in {age(until - now)}" if until else "",
     )

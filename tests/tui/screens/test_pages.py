@@ -179,7 +179,7 @@ async def test_a_pause_is_said_on_every_page() -> None:
     async with dashboard(backend) as deck:
         for key in KEYS.values():
             await deck.press(key)
-            assert "PAUSED for 3m: MetaCTF is down" in deck.screen_text()
+            assert "PAUSED since 12:01Z: MetaCTF is down" in deck.screen_text()
             await deck.press("escape")
 
 

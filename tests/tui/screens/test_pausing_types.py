@@ -47,8 +47,8 @@ async def test_from_the_errors_page_p_proposes_the_type_of_a_group_without_an_od
         twin = f"jobdeck pause --type {RATE_LIMITED} --reason 'vendor down' --for 30m"
         assert deck.toasts[-1] == f"Processing of {RATE_LIMITED} paused.\n{twin}"
         banner = deck.app.screen.query_one("#banner", Line).text
-        assert banner == " PAUSED game_pla…m_profile_refresh for <1m by alice: vendor do… · resumes in 30m"
-        assert f"{RATE_LIMITED}  PAUSED for <1m by alice" in deck.screen_text()
+        assert banner == " PAUSED game_p…rofile_refresh since 12:04Z by alice: vendor do… · resumes in 30m"
+        assert f"{RATE_LIMITED}  PAUSED since 12:04Z by alice" in deck.screen_text()
 
 
 async def test_on_the_list_p_pauses_everything_unless_a_type_is_chosen() -> None:
@@ -86,7 +86,7 @@ async def test_while_types_are_paused_p_lists_them_with_who_since_when_why_and_u
         assert "P resume" in deck.line("keys")
         await deck.press("P")
         text = " ".join(deck.screen_text().split())
-        assert "Resume webhook_push paused for 12m by bob@10.0.0.9 · resumes in 30m: vendor outage" in text
+        assert "Resume webhook_push paused since 11:52Z by bob@10.0.0.9 · resumes in 30m: vendor" in text
         await deck.press("enter")
         assert "Resume webhook_push" in deck.screen_text()
         await deck.press("y")

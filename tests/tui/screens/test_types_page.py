@@ -101,7 +101,7 @@ async def test_p_pauses_the_type_under_the_cursor_and_resumes_it() -> None:
         assert backend.calls[-1][-1] == BROKEN
         deck.clock.now += 6
         await deck.refresh()
-        assert "PAUSED for <1m by alice@10.0.0.7: down" in deck.screen_text()
+        assert "PAUSED since 12:04Z by alice@10.0.0.7: down" in deck.screen_text()
         assert "paused" in line_of(deck, "processor")
         await deck.press("P", "enter", "y")
         assert backend.calls[-1] == ("resume", BROKEN)
