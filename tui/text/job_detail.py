@@ -146,7 +146,8 @@ def left(page: Page) -> Content:
     job = page.job
     parts = []
     if job.last_error:
-        parts.append(_section("Last error", [Content.styled(page.lines(job.last_error), "$error")]))
+        heading = "Last error, not tried again" if job.status is Status.FAILED else "Last error"
+        parts.append(_section(heading, [Content.styled(page.lines(job.last_error), "$error")]))
     if job.progress:
         parts.append(_section("Progress", _progress(page)))
         parts += _live_log(page)

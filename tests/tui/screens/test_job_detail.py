@@ -26,7 +26,7 @@ async def test_the_page_shows_facts_clauses_runs_log_traceback_payload_and_opera
     async with dashboard(sample(), size=LARGE) as deck:
         text = await open_failed(deck)
         for part in (
-            "game_platform_profile_refresh", "✗ failed", "5 of 5", str(job_id(24)), "Last error",
+            "game_platform_profile_refresh", "✗ failed", "5 of 5", str(job_id(24)), "Last error, not tried again",
             "429 Too Many Requests", "Why it is not running", "✗ status", "✓ switch", "Checkpoint", '"cursor": 125',
             "Runs, newest first (5)", "✗ retried", "attempt 4", "9.6s", "Log of run 80005", "125 of 655",
             "Traceback of run 80005", '"dryRun": false', "Operators", "bob@10.0.0.9",
