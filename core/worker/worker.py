@@ -161,6 +161,11 @@ class Worker:
         """Makes `figures` have outcomes and times by task type. Call it before the start."""
         self._counts_types = True
 
+    @property
+    def patience(self) -> float:
+        """How many seconds `drain` gives the running handlers."""
+        return self._settings.drain_seconds
+
     def figures(self) -> WorkerFigures | None:
         """What the worker does and has counted, from any thread; None before its start."""
         return self._state.figures() if self._state is not None else None
@@ -186,7 +191,7 @@ class Worker:
         state = self._state
         if state is None:
             return True
-        patience = self._settings.drain_seconds if timeout is None else timeout
+        patience = self.patience if timeout is None else timeout
         self._deadline = min(self._deadline, time.monotonic() + patience)
         state.stopping.set()
         self._room()

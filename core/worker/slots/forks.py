@@ -1,14 +1,15 @@
-"""What handlers leave behind: processes, which signals end, and threads. All end with their worker."""
+"""What handlers leave behind: processes, which signals end, and threads. All end with their worker, and so does it."""
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
 import threading
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from jobdeck.core.logs import running
 from jobdeck.core.redact import safe_error
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 LEFT_SECONDS: Final = 5.0
 """How long a program that ends waits for the threads that handlers left."""
+LAST_SECONDS: Final = 28.0
+"""How long a worker may take to end after the time of its handlers: longer than all that it waits for together."""
+SAY_SECONDS: Final = 2.0
 
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 """What this process handles in a way of its own, and its forks must not."""
@@ -55,6 +59,41 @@ def install() -> None:
     """Makes this hold for all handlers of this process."""
     if hasattr(os, "register_at_fork"):
         _Forks()
+
+
+class CutOff:
+    """Ends this process within a time, whatever keeps it, unless its block has ended by then.
+
+    A thread of a worker may wait for ever: for a server that was stopped and not closed, or for a lock that the
+    interrupted thread of a handler has left, such as that of `logging` in Python 3.11 and 3.12.
+    """
+
+    def __init__(self) -> None:
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+
+    def within(self, seconds: float) -> None:
+        """Ends the process in so many seconds and `LAST_SECONDS`, with 1. The first time of several calls counts."""
+        threading.Thread(target=self._wait, args=(seconds + LAST_SECONDS,), name="cut off", daemon=True).start()
+
+    def _wait(self, seconds: float) -> None:
+        if not self._over.wait(seconds):
+            # Nobody may read what it says.
+            saying = threading.Thread(target=_say_where, name="cut off", daemon=True)
+            saying.start()
+            saying.join(SAY_SECONDS)
+            os._exit(1)
+
+
+def _say_where() -> None:
+    with open(2, "wb", buffering=0, closefd=False) as stream:  # `sys.stderr` has a lock
+        stream.write(b"jobdeck: The worker does not end, so it is cut off. Its jobs run again after their lease.\n")
+        faulthandler.dump_traceback(stream)
 
 
 def end_left_behind(code: int, before: Container[threading.Thread]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import threading
 from collections.abc import Iterator
@@ -43,6 +44,12 @@ def leaves_a_pool(_params: Nothing, ctx: Any) -> None:
 @job("f_leaves_a_thread", payload=Nothing)
 def leaves_a_thread(_params: Nothing, _ctx: JobContext) -> None:
     threading.Thread(target=wait_for_ever, name="left", daemon=False).start()
+
+
+@job("f_leaves_a_lock", payload=Nothing)
+def leaves_a_lock(_params: Nothing, _ctx: JobContext) -> None:
+    """What a library leaves that raises an exception in this thread in the middle of a call of `logging`."""
+    logging._lock.acquire()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
 @job("f_ends_its_fork", payload=Nothing)

@@ -13,6 +13,7 @@ import pytest
 
 from jobdeck.core.postgres.database import Database
 from tests.core.worker.forking_handlers import MODULE
+from tests.support.postgres import PostgresServer
 from tests.support.queue import Connection
 from tests.support.waiting import PATIENCE, until
 from tests.support.worker_process import ROOT, worker_process
@@ -118,6 +119,36 @@ def test_a_worker_ends_and_hands_back_its_jobs_whatever_its_handlers_left(
     # A job that was claimed and had not begun leaves no run in the history.
     assert set(conn.outcomes(second)) <= {"released"}
     assert conn.status_of(second) == "pending"
+
+
+@pytest.mark.slow
+def test_a_worker_ends_although_a_thread_of_a_handler_has_left_the_lock_of_logging(
+    conn: Connection, worker: subprocess.Popen[bytes], tmp_path: Path
+) -> None:
+    conn.add("f_leaves_a_lock")
+    until(lambda: conn.value("SELECT count(*) FROM job_queue WHERE status = 'running'") == 1, "the run")
+    worker.send_signal(signal.SIGTERM)
+    assert worker.wait(PATIENCE) == 1
+    told = (tmp_path / "worker.log").read_text()
+    assert "The worker does not end, so it is cut off." in told
+    assert "_stop_threads" in told
+
+
+@pytest.mark.slow
+def test_a_worker_ends_although_its_server_stands_still(
+    conn: Connection, worker: subprocess.Popen[bytes], postgres: PostgresServer
+) -> None:
+    until(lambda: conn.value("SELECT count(*) FROM job_workers") == 1, "the worker")
+    sessions = [row["pid"] for row in conn.rows("SELECT pid FROM pg_stat_activity WHERE backend_type LIKE 'client%%'")]
+    stopped = [pid for pid in [postgres.pid, *sessions] if pid is not None]
+    for pid in stopped:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(PATIENCE) == 1
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import logging
 import threading
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from jobdeck.core.model import ClaimedJob
     from jobdeck.core.postgres.database import Database
     from jobdeck.core.worker.oneshot import CycleResult
+    from jobdeck.core.worker.slots.forks import CutOff
     from jobdeck.core.worker.worker import Worker
 
 
@@ -73,7 +75,7 @@ def worker(
     With --queues the worker follows a type that gets another queue (`jobdeck types set`) within 20 seconds.
     """
     from jobdeck.core.worker.oneshot import NO_TYPES  # noqa: PLC0415 -- imported on first use
-    from jobdeck.core.worker.slots.forks import end_left_behind  # noqa: PLC0415 -- imported on first use
+    from jobdeck.core.worker.slots.forks import CutOff, end_left_behind  # noqa: PLC0415 -- imported on first use
     from jobdeck.core.worker.worker import Worker  # noqa: PLC0415 -- imported on first use
 
     slots = concurrency or session.settings.concurrency
@@ -86,26 +88,27 @@ def worker(
     if not session.registry.names:
         output.note(NO_TYPES)
     before = threading.enumerate()
-    with stop_signals() as stop, ExitStack() as stack:
-        database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, embedded, wait=not drain)
-        if database is None:
-            return 130 if stop.interrupted else None
-        running = Worker(
-            database, session.registry, session.settings, concurrency=slots, task_types=wanted, queues=chosen
+    with CutOff() as cut_off:
+        with stop_signals() as stop, ExitStack() as stack:
+            database = _database(session, stack, stop, slots + CONNECTIONS_BESIDE_HANDLERS, embedded, wait=not drain)
+            if database is None:
+                return 130 if stop.interrupted else None
+            running = Worker(
+                database, session.registry, session.settings, concurrency=slots, task_types=wanted, queues=chosen
+            )
+            with _served(figures, running):
+                run_until_stopped(running, stop, until_idle=drain, cut_off=cut_off)
+            done = running.status
+            left = _left(database, running.claims) if drain and not stop.asked else 0
+        code = 130 if stop.interrupted else LEFT if left else 0
+        end_left_behind(code, before)
+        due = {"due": left} if drain else {}
+        session.answer(
+            {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed, **due},
+            [f"Claimed {done.claimed}: {done.succeeded} succeeded, {done.failed} failed."],
         )
-        with _served(figures, running):
-            run_until_stopped(running, stop, until_idle=drain)
-        done = running.status
-        left = _left(database, running.claims) if drain and not stop.asked else 0
-    code = 130 if stop.interrupted else LEFT if left else 0
-    end_left_behind(code, before)
-    due = {"due": left} if drain else {}
-    session.answer(
-        {"claimed": done.claimed, "succeeded": done.succeeded, "failed": done.failed, **due},
-        [f"Claimed {done.claimed}: {done.succeeded} succeeded, {done.failed} failed."],
-    )
-    _note_left(left)
-    logs.shutdown()
+        _note_left(left)
+        logs.shutdown()
     return code or None
 
 
@@ -176,8 +179,13 @@ def _run_cycle(worker: Worker, limit: int, stop: Stop) -> CycleResult:
     return stop.in_order(lambda: worker.run_cycle(limit, budget=budget), interrupt)
 
 
-def run_until_stopped(worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: float | None = None) -> None:
-    """Runs a worker until a signal, for `seconds`, or until no job is due, then shuts it down in order."""
+def run_until_stopped(
+    worker: Worker, stop: Stop, *, until_idle: bool = False, seconds: float | None = None, cut_off: CutOff | None = None
+) -> None:
+    """Runs a worker until a signal, for `seconds`, or until no job is due, then shuts it down in order.
+
+    With `cut_off` the process ends although the shutdown does not.
+    """
     if until_idle:
         idle = threading.Thread(target=_run_until_idle, args=(worker, stop), name="until idle")
         idle.start()
@@ -186,7 +194,15 @@ def run_until_stopped(worker: Worker, stop: Stop, *, until_idle: bool = False, s
     logs.event(log, logging.INFO, "worker started", worker=worker.worker_id)
     stop.wait(seconds)
     logs.event(log, logging.INFO, "worker draining", worker=worker.worker_id)
-    stop.in_order(worker.drain, worker.stop)
+    if cut_off is not None:
+        cut_off.within(worker.patience)
+    stop.in_order(worker.drain, partial(_stop_now, worker, cut_off))
+
+
+def _stop_now(worker: Worker, cut_off: CutOff | None) -> None:
+    if cut_off is not None:
+        cut_off.within(0.0)
+    worker.stop()
 
 
 def _left(database: Database, task_types: Collection[str]) -> int:
