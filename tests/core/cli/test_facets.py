@@ -41,7 +41,7 @@ def test_a_value_is_masked_as_in_a_payload(jobdeck: Jobdeck, conn: Connection) -
     out = jobdeck("errors", ERROR).out + jobdeck("errors", ERROR, "--json").out
     assert "phone" in out
     assert "mara@" not in out
-    assert "0143" not in out
+    assert "555 0143" not in out  # the digits alone may be in a time
     assert "\x1b" not in out
 
 

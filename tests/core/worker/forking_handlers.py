@@ -49,7 +49,7 @@ def leaves_a_thread(_params: Nothing, _ctx: JobContext) -> None:
 @job("f_leaves_a_lock", payload=Nothing)
 def leaves_a_lock(_params: Nothing, _ctx: JobContext) -> None:
     """What a library leaves that raises an exception in this thread in the middle of a call of `logging`."""
-    logging._lock.acquire()  # type: ignore[attr-defined]  # noqa: SLF001
+    logging._lock.acquire()  # type: ignore[attr-defined]
 
 
 @job("f_ends_its_fork", payload=Nothing)
