@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 Duplicate = Literal["same", "409", "422"]
+Reply = tuple[int, Any]
+"""Status and body."""
 
 PREFIX: Final = "/integrations/syned/v1"
 DIVISIONS: Final = ("high_school", "middle_school", "college")
@@ -44,14 +46,6 @@ class RemoteTeam:
     coach: str
     division: str = "high_school"
     affiliation: str = "Unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """The answer of an endpoint."""
-
-    status: int
-    body: Any
 
 
 @dataclass(slots=True)
@@ -101,18 +95,21 @@ class MetaCtf:
         self.teams: dict[str, RemoteTeam] = {}
         self._clock = clock
         self._lock = threading.RLock()
-        self._routes: dict[tuple[str, str], Callable[[Mapping[str, Any]], Reply]] = {
-            ("GET", "/"): lambda _: Reply(200, {"message": "SynEd Integration API"}),
-            ("GET", "/users"): self._get_user,
-            ("POST", "/users"): self._create_user,
-            ("POST", "/teams"): self._create_team,
-            ("POST", "/teams/delete"): self._delete_team,
-            ("POST", "/users/assign_team"): self._assign,
-            ("POST", "/users/delete_assignment"): self._unassign,
-            ("GET", "/users/get_team_assignments"): self._assignments,
-            ("GET", "/scores/get_odl_scores"): self._scores,
-            ("GET", "/scores/get_flash_ctf_progress"): self._flash,
-        }
+        user, team = ("syned_user_id",), ("syned_team_id",)
+        self._routes: dict[tuple[str, str], tuple[Callable[[Mapping[str, Any]], Reply], tuple[str, ...]]] = {
+            ("GET", "/"): (lambda _: (200, {"message": "SynEd Integration API"}), ()),
+            ("GET", "/users"): (self._get_user, user),
+            ("POST", "/users"): (self._create_user, ("first_name", "last_name", "email", "role", *user)),
+            ("POST", "/teams"): (
+                self._create_team, ("syned_coach_user_id", *team, "team_name", "affiliation", "division"),
+            ),
+            ("POST", "/teams/delete"): (self._delete_team, team),
+            ("POST", "/users/assign_team"): (self._assign, (*team, *user)),
+            ("POST", "/users/delete_assignment"): (self._unassign, user),
+            ("GET", "/users/get_team_assignments"): (self._assignments, ()),
+            ("GET", "/scores/get_odl_scores"): (self._scores, user),
+            ("GET", "/scores/get_flash_ctf_progress"): (self._flash, user),
+        }  # fmt: skip
 
     def add_account(self, syned_user_id: str, *, status: str = "approved", **more: Any) -> Account:
         """Adds an account; by default an approved one has logged in."""
@@ -134,22 +131,20 @@ class MetaCtf:
         route = self._routes.get((method, path))
         if route is None:
             known = any(other == path for _, other in self._routes)
-            return Reply(405, {"detail": "Method Not Allowed"}) if known else Reply(404, {"detail": "Not Found"})
+            return (405, {"detail": "Method Not Allowed"}) if known else (404, {"detail": "Not Found"})
+        endpoint, needed = route
         with self._lock:
-            return route(fields)
+            return _missing("query" if method == "GET" else "body", fields, *needed) or endpoint(fields)
 
     def _get_user(self, fields: Mapping[str, Any]) -> Reply:
-        if missing := _missing("query", fields, "syned_user_id"):
-            return missing
         account = self.accounts.get(fields["syned_user_id"])
         if account is None:
-            return Reply(404, {"detail": "User not found"})
-        return Reply(self.switches.get_user_status, _user(account))
+            return 404, {"detail": "User not found"}
+        return self.switches.get_user_status, _user(account)
 
     def _create_user(self, fields: Mapping[str, Any]) -> Reply:
         optional = ("preferred_username", "syned_school_id", "syned_region_id", "syned_coach_user_id")
-        missing = _missing("body", fields, "first_name", "last_name", "email", "role", "syned_user_id")
-        if wrong := missing or _no_texts(fields, *optional):
+        if wrong := _no_texts(fields, *optional):
             return wrong
         if "@" not in fields["email"]:
             return _invalid("body", "email", "value is not a valid email address")
@@ -165,77 +160,68 @@ class MetaCtf:
         account = self.add_account(
             fields["syned_user_id"], status="user_created", role=fields["role"], email=fields["email"]
         )
-        return Reply(201, _user(account))
+        return 201, _user(account)
 
     def _duplicate(self, clash: Account, by: str) -> Reply:
         if self.switches.duplicate_create == "422":
             return _invalid("body", by, "already in use")
         if self.switches.duplicate_create == "409":
-            return Reply(409, {"detail": "User already exists"})
-        return Reply(201, _user(clash))
+            return 409, {"detail": "User already exists"}
+        return 201, _user(clash)
 
     def _create_team(self, fields: Mapping[str, Any]) -> Reply:
-        names = ("syned_coach_user_id", "syned_team_id", "team_name", "affiliation", "division")
-        if missing := _missing("body", fields, *names):
-            return missing
         if fields["division"] not in DIVISIONS:
             return _invalid("body", "division", "Input should be 'high_school', 'middle_school' or 'college'")
         team = self.teams.get(fields["syned_team_id"])
         if team is not None and self.switches.duplicate_create == "422":
             return _invalid("body", "syned_team_id", "already in use")
         if team is not None and self.switches.duplicate_create == "409":
-            return Reply(409, {"detail": "Team already exists"})
+            return 409, {"detail": "Team already exists"}
         if team is None:
             team = self.add_team(fields["syned_team_id"], coach=fields["syned_coach_user_id"], name=fields["team_name"])
             team.division, team.affiliation = fields["division"], fields["affiliation"]
-        return Reply(201, _team(team))
+        return 201, _team(team)
 
     def _delete_team(self, fields: Mapping[str, Any]) -> Reply:
-        if missing := _missing("body", fields, "syned_team_id"):
-            return missing
         team = fields["syned_team_id"]
         if team not in self.teams:
-            return Reply(404, {"detail": "Team not found"})
+            return 404, {"detail": "Team not found"}
         if any(one.team == team for one in self.accounts.values()):
             return _invalid("body", "syned_team_id", "the team has members")
         del self.teams[team]
-        return Reply(200, {"syned_team_id": team})
+        return 200, {"syned_team_id": team}
 
     def _assign(self, fields: Mapping[str, Any]) -> Reply:
-        if missing := _missing("body", fields, "syned_team_id", "syned_user_id"):
-            return missing
         account = self.accounts.get(fields["syned_user_id"])
         if account is None or fields["syned_team_id"] not in self.teams:
-            return Reply(404, {"detail": "User or team not found"})
+            return 404, {"detail": "User or team not found"}
         elsewhere = account.team not in {None, fields["syned_team_id"]}
         if elsewhere and not self.switches.moves_between_teams:
-            return Reply(409, {"detail": "User is on another team"})
+            return 409, {"detail": "User is on another team"}
         account.team = fields["syned_team_id"]
-        return Reply(201, {"syned_team_id": account.team, "syned_user_id": account.syned_user_id})
+        return 201, {"syned_team_id": account.team, "syned_user_id": account.syned_user_id}
 
     def _unassign(self, fields: Mapping[str, Any]) -> Reply:
-        if missing := _missing("body", fields, "syned_user_id"):
-            return missing
         account = self.accounts.get(fields["syned_user_id"])
         if account is None:
-            return Reply(404, {"detail": "User not found"})
+            return 404, {"detail": "User not found"}
         account.team = None
-        return Reply(200, {"syned_user_id": account.syned_user_id})
+        return 200, {"syned_user_id": account.syned_user_id}
 
     def _assignments(self, fields: Mapping[str, Any]) -> Reply:
         wanted = fields.get("syned_team_id")
         if wanted and wanted not in self.teams:
-            return Reply(404, {"detail": "Team not found"})
+            return 404, {"detail": "Team not found"}
         found = [
             {"syned_team_id": one.team, "syned_user_id": one.syned_user_id}
             for one in self.accounts.values()
             if one.team is not None and wanted in {None, one.team}
         ]
-        return Reply(200, {"assignments": found, "total_count": len(found)})
+        return 200, {"assignments": found, "total_count": len(found)}
 
     def _scores(self, fields: Mapping[str, Any]) -> Reply:
         account = self._approved(fields)
-        if isinstance(account, Reply):
+        if isinstance(account, tuple):
             return account
         try:
             after = int(fields.get("after_time_unix") or 0)
@@ -246,7 +232,7 @@ class MetaCtf:
         for one in account.solves:
             category = one["challenge_category"]
             categories[category] = categories.get(category, 0) + one["challenge_points"]
-        return Reply(
+        return (
             200,
             {
                 "syned_user_id": account.syned_user_id,
@@ -261,20 +247,18 @@ class MetaCtf:
 
     def _flash(self, fields: Mapping[str, Any]) -> Reply:
         account = self._approved(fields)
-        if isinstance(account, Reply):
+        if isinstance(account, tuple):
             return account
         if not account.flash:
-            return Reply(404, {"detail": "No Flash CTF progress found"})
-        return Reply(200, {"syned_user_id": account.syned_user_id, "flash_ctfs": account.flash})
+            return 404, {"detail": "No Flash CTF progress found"}
+        return 200, {"syned_user_id": account.syned_user_id, "flash_ctfs": account.flash}
 
     def _approved(self, fields: Mapping[str, Any]) -> Account | Reply:
-        if missing := _missing("query", fields, "syned_user_id"):
-            return missing
         account = self.accounts.get(fields["syned_user_id"])
         if account is None:
-            return Reply(404, {"detail": "User not found"})
+            return 404, {"detail": "User not found"}
         if account.status != "approved":
-            return Reply(403, {"detail": "User not found or not approved"})
+            return 403, {"detail": "User not found or not approved"}
         return account
 
     def _move_on(self, account: Account) -> None:
@@ -315,7 +299,7 @@ def _missing(place: str, fields: Mapping[str, Any], *names: str) -> Reply | None
     absent = [name for name in names if not isinstance(fields.get(name), str) or not fields[name]]
     if not absent:
         return None
-    return Reply(422, {"detail": [{"loc": [place, n], "msg": "Field required", "type": "missing"} for n in absent]})
+    return 422, {"detail": [{"loc": [place, n], "msg": "Field required", "type": "missing"} for n in absent]}
 
 
 def _no_texts(fields: Mapping[str, Any], *names: str) -> Reply | None:
@@ -324,8 +308,8 @@ def _no_texts(fields: Mapping[str, Any], *names: str) -> Reply | None:
     if not wrong:
         return None
     message = "Input should be a valid string"
-    return Reply(422, {"detail": [{"loc": ["body", n], "msg": message, "type": "string_type"} for n in wrong]})
+    return 422, {"detail": [{"loc": ["body", n], "msg": message, "type": "string_type"} for n in wrong]}
 
 
 def _invalid(place: str, name: str, message: str) -> Reply:
-    return Reply(422, {"detail": [{"loc": [place, name], "msg": message, "type": "value_error"}]})
+    return 422, {"detail": [{"loc": [place, name], "msg": message, "type": "value_error"}]}

@@ -25,6 +25,8 @@ from jobdeck.core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Iterator, Mapping
 
+Reply = tuple[int, Any, dict[str, str]]
+"""The answer of a vendor: status, body and headers."""
 
 FAULTS: Final = ("slow", "malformed", "schema", "cut-before", "cut-after")
 DETAILS: Final = {

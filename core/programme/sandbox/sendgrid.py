@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from jobdeck.core.programme.sandbox.rules import AcceptanceLog, Accepted, Problem, problems_of
+from jobdeck.core.programme.sandbox.rules import AcceptanceLog, Accepted, Problem, Reply, problems_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 Json = dict[str, Any]
-Reply = tuple[int, Any, dict[str, str]]
 
 KEY: Final = "SG.sandbox.key-that-is-good-for-nothing-else"
 PREFIX: Final = "/v3/"

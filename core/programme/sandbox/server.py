@@ -10,14 +10,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
-from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from jobdeck.core.programme.sandbox import messaging_sample, sample, sendgrid, twilio
 from jobdeck.core.programme.sandbox.metactf import PREFIX, MetaCtf
-from jobdeck.core.programme.sandbox.rules import Rule, Rules, Seen
+from jobdeck.core.programme.sandbox.rules import Reply, Rule, Rules, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -27,8 +26,6 @@ LARGEST_REQUEST: Final = 64 * 1024
 FROM_EMAIL: Final = "dashboard@example.org"
 UNSUBSCRIBE_GROUP: Final = 4711
 CODES: Final = {401: 20003, 403: 20403, 404: 20404, 429: 20429}
-
-Reply = tuple[int, Any, dict[str, str]]
 
 
 class Sandbox:
@@ -164,53 +161,47 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
 
     def do_GET(self) -> None:
-        if _serves_messages(self):
-            return
-        fields = dict(parse_qsl(urlsplit(self.path).query))
-        self._serve(fields)
+        self._serve()
 
     def do_POST(self) -> None:
-        if _serves_messages(self):
-            return
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > LARGEST_REQUEST:
-            self.close_connection = True
-            _send(self, (413, {"detail": "Request body too large"}, {}))
-            return
-        try:
-            fields = json.loads(self.rfile.read(length) or b"{}")
-        except ValueError:
-            fields = None
-        if not isinstance(fields, dict):
-            problem = {"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}
-            _send(self, (422, {"detail": [problem]}, {}))
-            return
-        self._serve(fields)
+        self._serve()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 -- the base class's name
         """Logs nothing: a query may contain a person's id."""
 
-    def _serve(self, fields: dict[str, Any]) -> None:
-        sandbox = self.server.sandbox
-        path = urlsplit(self.path).path
-        user = fields.get("syned_user_id")
-        rule = sandbox.rules.strike(self.command, path, user)
-        malformed = (None, b'{"syned_user_id": "c-1", "challenge_so')
-        vendor = partial(self._vendor, path, fields)
-        _answer(self, rule, vendor, _failed, malformed, about=(path.removeprefix(PREFIX), user))
+    def _serve(self) -> None:
+        """Answers a request as its vendor does, or as a rule changes that."""
+        sandbox, parts = self.server.sandbox, urlsplit(self.path)
+        vendor = next(one for one in VENDORS if parts.path.startswith(one.prefix))
+        length = int(self.headers.get("Content-Length") or 0)
+        if vendor.largest is not None and length > vendor.largest:
+            self.close_connection = True
+            self._send((413, {"detail": "Request body too large"}, {}))
+            return
+        content = self.rfile.read(length) if length else b""
+        query = dict(parse_qsl(parts.query))
+        request = _Request(self.command, parts.path, query, content, self.headers.get("Authorization"))
+        about = vendor.about(request)
+        reply = _reply(sandbox, vendor, request, sandbox.rules.strike(request.method, request.path, about))
+        # Before the answer is sent, so that a client with the answer finds the request in the list.
+        person = about if vendor is PLATFORM else None
+        sandbox.note(Seen(request.method, request.path.removeprefix(PREFIX), person, reply[0] if reply else None))
+        if reply is None:
+            self.close_connection = True
+        else:
+            self._send(reply)
 
-    def _vendor(self, path: str, fields: dict[str, Any]) -> Reply:
-        if not path.startswith(PREFIX):
-            return 404, {"detail": "Not Found"}, {}
-        path = path.removeprefix(PREFIX) or "/"
-        if path != "/" and self.headers.get("Authorization") != f"Bearer {TOKEN}":
-            return 401, {"detail": "Invalid authentication credentials"}, {}
-        reply = self.server.sandbox.metactf.answer(self.command, path, fields)
-        return reply.status, reply.body, {}
-
-
-def _failed(rule: Rule, status: int) -> Reply:
-    return status, {"detail": rule.message}, {}
+    def _send(self, reply: Reply) -> None:
+        """Sends an answer; a client that has closed the connection is ignored."""
+        status, body, headers = reply
+        content = body if isinstance(body, bytes) else json.dumps(body).encode()
+        sent = {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}
+        with suppress(ConnectionError):
+            self.send_response(status)
+            for name, value in sent.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,85 +213,49 @@ class _Request:
     authorization: str | None
 
     @property
-    def is_mail(self) -> bool:
-        return self.path.startswith(sendgrid.PREFIX)
+    def form(self) -> dict[str, str]:
+        return dict(parse_qsl(self.content.decode(errors="replace")))
 
     @property
-    def about(self) -> str | None:
-        """The recipient's number or address; None for a mail to several people."""
-        if not self.is_mail:
-            return dict(parse_qsl(self.content.decode(errors="replace"))).get("To")
-        with suppress(ValueError, LookupError, TypeError):
-            people = json.loads(self.content)["personalizations"]
-            return str(people[0]["to"][0]["email"]) if len(people) == 1 else None
+    def json(self) -> Any:
+        """The content; None if it is not JSON."""
+        with suppress(ValueError):
+            return json.loads(self.content)
         return None
 
 
-def _serves_messages(handler: _Handler) -> bool:
-    """Answers a request for the mail or text vendor; returns False for others, without reading them."""
-    parts = urlsplit(handler.path)
-    if not parts.path.startswith((sendgrid.PREFIX, twilio.PREFIX)):
-        return False
-    sandbox = handler.server.sandbox
-    length = int(handler.headers.get("Content-Length") or 0)
-    request = _Request(
-        handler.command,
-        parts.path,
-        dict(parse_qsl(parts.query)),
-        handler.rfile.read(length) if length else b"",
-        handler.headers.get("Authorization"),
-    )
-    rule = sandbox.rules.strike(request.method, request.path, request.about)
-    malformed = (200 if request.is_mail else None, b"<html>It works")
-    vendor, failed = partial(_message_vendor, sandbox, request), partial(_message_failed, sandbox, request)
-    _answer(handler, rule, vendor, failed, malformed, about=(request.path, None))
-    return True
+@dataclass(frozen=True, slots=True)
+class _Vendor:
+    """How the server speaks for a vendor.
 
-
-def _answer(
-    handler: _Handler,
-    rule: Rule | None,
-    vendor: Callable[[], Reply],
-    failed: Callable[[Rule, int], Reply],
-    malformed: tuple[int | None, bytes],
-    *,
-    about: tuple[str, str | None],
-) -> None:
-    """Answers a request as the vendor does, or as the rule changes that; `about` is its path and person.
-
-    `failed` makes the answer for the rule's status. `malformed` is a body, with a status if not the vendor's.
+    `about` is the person, number or address of a request, `failed` the answer for the status of a rule. `malformed` is
+    a body, with a status if not the vendor's.
     """
-    sandbox = handler.server.sandbox
-    reply = _reply(sandbox, rule, vendor, failed, malformed)
-    # Before the answer is sent, so that a client with the answer finds the request in the list.
-    sandbox.note(Seen(handler.command, *about, reply[0] if reply else None))
-    if reply is None:
-        handler.close_connection = True
-    else:
-        _send(handler, reply)
+
+    prefix: str
+    about: Callable[[_Request], str | None]
+    answer: Callable[[Sandbox, _Request], Reply]
+    failed: Callable[[Sandbox, _Request, Rule, int], Reply]
+    malformed: tuple[int | None, bytes]
+    largest: int | None = None
 
 
-def _reply(
-    sandbox: Sandbox,
-    rule: Rule | None,
-    vendor: Callable[[], Reply],
-    failed: Callable[[Rule, int], Reply],
-    malformed: tuple[int | None, bytes],
-) -> Reply | None:
+def _reply(sandbox: Sandbox, vendor: _Vendor, request: _Request, rule: Rule | None) -> Reply | None:
     """The answer, or None to cut the connection."""
     if rule is None:
-        return vendor()
+        return vendor.answer(sandbox, request)
     if rule.status is not None:
-        status, body, headers = failed(rule, rule.status)
+        status, body, headers = vendor.failed(sandbox, request, rule, rule.status)
         return status, body, headers | _retry_after(sandbox, rule)
     if rule.fault == "cut-before":
         return None
     if rule.fault == "slow":
         sandbox.closing.wait(rule.seconds)
-    reply = vendor()
+    reply = vendor.answer(sandbox, request)
+    code, body = vendor.malformed
     broken: dict[str, Reply | None] = {
         "cut-after": None,
-        "malformed": (malformed[0] or reply[0], malformed[1], {}),
+        "malformed": (code or reply[0], body, {}),
         "schema": (reply[0], {"unexpected": True}, {}),
     }
     return broken.get(rule.fault, reply)
@@ -313,39 +268,75 @@ def _retry_after(sandbox: Sandbox, rule: Rule) -> dict[str, str]:
     return {"Retry-After": format_datetime(at, usegmt=True) if rule.retry_after_as_date else str(rule.retry_after)}
 
 
-def _message_vendor(sandbox: Sandbox, request: _Request) -> Reply:
-    if request.is_mail:
-        key = (request.authorization or "").removeprefix("Bearer ")
-        path = request.path.removeprefix(sendgrid.PREFIX)
-        return sandbox.sendgrid.answer(request.method, path, request.query, request.content, key)
-    fields = dict(parse_qsl(request.content.decode(errors="replace"))) if request.method == "POST" else request.query
-    path = request.path.removeprefix(twilio.PREFIX)
-    return sandbox.twilio.answer(request.method, path, fields, request.authorization)
+def _fields(request: _Request) -> Any:
+    if request.method == "GET":
+        return request.query
+    return request.json if request.content else {}
 
 
-def _message_failed(sandbox: Sandbox, request: _Request, rule: Rule, status: int) -> Reply:
-    if request.is_mail:
-        field = "from" if status == 403 and request.path.endswith("mail/send") else None
-        _, body, headers = (
-            sendgrid.refused_log(status, rule.message)
-            if request.path.endswith("/logs")
-            else sendgrid.refused(status, rule.message, field)
-        )
-        if status == 429 and rule.retry_after is None:
-            headers = {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": str(int(sandbox.clock()) + 60)}
-        return status, body, headers
+def _about_player(request: _Request) -> str | None:
+    fields = _fields(request)
+    return fields.get("syned_user_id") if isinstance(fields, dict) else None
+
+
+def _play(sandbox: Sandbox, request: _Request) -> Reply:
+    fields = _fields(request)
+    if not isinstance(fields, dict):
+        return 422, {"detail": [{"loc": ["body"], "msg": "JSON decode error", "type": "json_invalid"}]}, {}
+    if not request.path.startswith(PREFIX):
+        return 404, {"detail": "Not Found"}, {}
+    path = request.path.removeprefix(PREFIX) or "/"
+    if path != "/" and request.authorization != f"Bearer {TOKEN}":
+        return 401, {"detail": "Invalid authentication credentials"}, {}
+    return *sandbox.metactf.answer(request.method, path, fields), {}
+
+
+def _about_mail(request: _Request) -> str | None:
+    """The address; None for a mail to several people."""
+    with suppress(LookupError, TypeError):
+        people = request.json["personalizations"]
+        return str(people[0]["to"][0]["email"]) if len(people) == 1 else None
+    return None
+
+
+def _mail(sandbox: Sandbox, request: _Request) -> Reply:
+    key = (request.authorization or "").removeprefix("Bearer ")
+    path = request.path.removeprefix(sendgrid.PREFIX)
+    return sandbox.sendgrid.answer(request.method, path, request.query, request.content, key)
+
+
+def _mail_failed(sandbox: Sandbox, request: _Request, rule: Rule, status: int) -> Reply:
+    if request.path.endswith("/logs"):
+        reply = sendgrid.refused_log(status, rule.message)
+    else:
+        about_sender = status == 403 and request.path.endswith("mail/send")
+        reply = sendgrid.refused(status, rule.message, "from" if about_sender else None)
+    if status == 429 and rule.retry_after is None:
+        reset = str(int(sandbox.clock()) + 60)
+        return status, reply[1], {"X-RateLimit-Remaining": "0", "X-RateLimit-Reset": reset}
+    return reply
+
+
+def _text(sandbox: Sandbox, request: _Request) -> Reply:
+    fields = request.form if request.method == "POST" else request.query
+    return sandbox.twilio.answer(
+        request.method, request.path.removeprefix(twilio.PREFIX), fields, request.authorization
+    )
+
+
+def _text_failed(sandbox: Sandbox, _request: _Request, rule: Rule, status: int) -> Reply:
     detail = rule.detail or ""
     code = int(detail) if detail.isdecimal() else CODES.get(status, 20000 + status)
     return sandbox.twilio.refused(status, code, rule.message)
 
 
-def _send(handler: BaseHTTPRequestHandler, reply: Reply) -> None:
-    """Sends an answer; a client that has closed the connection is ignored."""
-    status, body, headers = reply
-    content = body if isinstance(body, bytes) else json.dumps(body).encode()
-    with suppress(ConnectionError):
-        handler.send_response(status)
-        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
-            handler.send_header(name, value)
-        handler.end_headers()
-        handler.wfile.write(content)
+PLATFORM: Final = _Vendor(
+    "", _about_player, _play, lambda _, __, rule, status: (status, {"detail": rule.message}, {}),
+    (None, b'{"syned_user_id": "c-1", "challenge_so'), LARGEST_REQUEST,
+)  # fmt: skip
+VENDORS: Final = (
+    _Vendor(sendgrid.PREFIX, _about_mail, _mail, _mail_failed, (200, b"<html>It works")),
+    _Vendor(twilio.PREFIX, lambda request: request.form.get("To"), _text, _text_failed, (None, b"<html>It works")),
+    PLATFORM,
+)
+"""The first whose prefix a path has answers it."""

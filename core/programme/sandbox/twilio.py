@@ -12,14 +12,13 @@ from email.utils import format_datetime
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from jobdeck.core.programme.sandbox.rules import AcceptanceLog
+from jobdeck.core.programme.sandbox.rules import AcceptanceLog, Reply
 from jobdeck.core.programme.vendors.sms import segments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Json = dict[str, Any]
-Reply = tuple[int, Any, dict[str, str]]
 
 ACCOUNT: Final = "AC00000000000000000000000000000000"
 TOKEN: Final = "sandbox-token"  # noqa: S105 -- valid in the sandbox only
