@@ -5,6 +5,7 @@ Addresses are at example.org and numbers are Twilio's test numbers, so that no m
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
@@ -12,6 +13,8 @@ from jobdeck.core.programme.messaging.templates import markdown
 from jobdeck.core.programme.sandbox import seed
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     import psycopg
 
     from jobdeck.core.programme.sandbox.sendgrid import SendGrid
@@ -59,7 +62,7 @@ def admin(number: int) -> UUID:
 
 def load(cursor: psycopg.Cursor[Any], coaches: list[UUID], competitors: list[UUID]) -> None:
     """Fills the messaging tables for these people. A second call adds nothing."""
-    cursor.executemany(seed.ADMINS, [_admin_row(number) for number in range(len(ADMINS))])
+    seed.put(cursor, "profiles", [_admin_row(number) for number in range(len(ADMINS))])
     numbers = [f"+1500555{1000 + number}" for number in range(len(coaches))]
     numbers[1:2] = [OPTED_OUT_NUMBER]
     people = enumerate(zip(coaches, numbers, strict=True))
@@ -67,10 +70,13 @@ def load(cursor: psycopg.Cursor[Any], coaches: list[UUID], competitors: list[UUI
         seed.NUMBERS, [{"id": coach, "number": number, "sms": place != 2} for place, (coach, number) in people]
     )
     cursor.executemany(seed.CONVERSATIONS, [_conversation_row(number, coach) for number, coach in enumerate(coaches)])
-    rows = [_message_row(number, nth, coach) for number, coach in enumerate(coaches) for nth in range(2 + number)]
-    cursor.executemany(seed.MESSAGES, rows)
-    cursor.execute(seed.ARCHIVED, {"user_id": coaches[-1], "message_id": rows[-1]["id"]})
-    cursor.executemany(seed.FORMS, [_form_row(number, competitors[number]) for number in range(FORMS)])
+    now = cursor.execute("select now()").fetchall()[0][0]
+    rows = [_message_row(number, nth, coach, now) for number, coach in enumerate(coaches) for nth in range(2 + number)]
+    seed.put(cursor, "messages", rows)
+    # Archived without a read receipt, as the original program did.
+    archived = {"user_id": coaches[-1], "message_id": rows[-1]["id"], "archived_at": now - timedelta(hours=1)}
+    seed.put(cursor, "message_user_state", [archived])
+    seed.put(cursor, "agreements", [_form_row(number, competitors[number], now) for number in range(FORMS)])
     cursor.execute(
         seed.CAMPAIGN,
         {
@@ -91,7 +97,16 @@ def populate(mail: SendGrid, texts: Twilio) -> None:
 
 def _admin_row(number: int) -> Row:
     first, last = ADMINS[number]
-    return {"id": admin(number), "email": f"admin{number + 1}@example.org", "first_name": first, "last_name": last}
+    return {
+        "id": admin(number),
+        "email": f"admin{number + 1}@example.org",
+        "role": "admin",
+        "full_name": f"{first} {last}",
+        "first_name": first,
+        "last_name": last,
+        "school_name": "Competition office",
+        "is_approved": True,
+    }
 
 
 def _conversation_row(number: int, coach: UUID) -> Row:
@@ -103,21 +118,25 @@ def _conversation_row(number: int, coach: UUID) -> Row:
     }
 
 
-def _message_row(number: int, nth: int, coach: UUID) -> Row:
+def _message_row(number: int, nth: int, coach: UUID, now: datetime) -> Row:
     from_coach = nth == 0
     return {
         "id": uuid5(_SPACE, f"message {number} {nth}"),
         "conversation_id": uuid5(_SPACE, f"conversation {number}"),
         "sender_id": coach if from_coach else admin(nth % len(ADMINS)),
         "body": _WORDS[(number + nth) % len(_WORDS)],
-        "age": 60 * (number + 1) - 5 * nth,
+        "created_at": now - timedelta(minutes=60 * (number + 1) - 5 * nth),
     }
 
 
-def _form_row(number: int, competitor: UUID) -> Row:
+def _form_row(number: int, competitor: UUID, now: datetime) -> Row:
+    """A minor's release form."""
     return {
         "id": uuid5(_SPACE, f"form {number}"),
         "competitor_id": competitor,
+        "provider": "zoho",
+        "template_kind": "minor",
         "request_id": f"sample-{number}",
-        "age": 6 + number,
+        "status": "sent",
+        "created_at": now - timedelta(hours=6 + number),
     }

@@ -7,6 +7,7 @@ special states, from `NOT_APPROVED` on. The last coach and the competitors from 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID, uuid5
 
@@ -84,14 +85,19 @@ def load(conn: psycopg.Connection[Any]) -> None:
     coaches = [_coach_row(number) for number in range(COACHES)]
     competitors = [_competitor_row(number) for number in range(ON_PLATFORM + NOT_ON_PLATFORM)]
     mappings = [_mapping_row(number) for number in range(ON_PLATFORM)]
+    logins = [row["synced_user_id"] for number, row in enumerate(mappings) if number != NEVER_LOGGED_IN]
     with conn.transaction(), conn.cursor() as cursor:
-        cursor.executemany(seed.COACHES, coaches)
-        cursor.executemany(seed.COACH_ACCOUNTS, coaches)
-        cursor.executemany(seed.COMPETITORS, competitors)
-        cursor.executemany(seed.TEAMS, [_team_row(number) for number in range(TEAMS)])
+        seed.put(cursor, "profiles", coaches)
+        seed.put(cursor, "game_platform_profiles", [_coach_mapping_row(number) for number in range(COACHES - 1)])
+        seed.put(cursor, "competitors", competitors)
+        seed.put(cursor, "teams", [_team_row(number) for number in range(TEAMS)])
         cursor.executemany(seed.MEMBERS, [_member_row(number) for number in range(ON_PLATFORM)])
-        cursor.executemany(seed.MAPPINGS, mappings)
-        cursor.executemany(seed.LOGINS, [row for number, row in enumerate(mappings) if number != NEVER_LOGGED_IN])
+        seed.put(cursor, "game_platform_profiles", mappings)
+        seed.put(
+            cursor,
+            "game_platform_sync_state",
+            [{"synced_user_id": one, "last_login_at": "2025-05-02T12:00Z"} for one in logins],
+        )
         newcomers = [row["id"] for row in [*competitors[ON_PLATFORM:], coaches[-1]]]
         for statement in seed.FORGOTTEN_ACCOUNTS:
             cursor.execute(statement, {"ids": newcomers})
@@ -139,28 +145,46 @@ def _coach_row(number: int) -> Row:
     return {
         "id": person.id,
         "email": person.email,
+        "role": "coach",
+        "full_name": f"{person.first_name} {person.last_name}",
         "first_name": person.first_name,
         "last_name": person.last_name,
         "school_name": _SCHOOLS[number],
         "division": _DIVISIONS[number],
+        "is_approved": True,
         "game_platform_user_id": str(person.id) if number < COACHES - 1 else None,
     }
 
 
+def _coach_mapping_row(number: int) -> Row:
+    person = coach(number).id
+    return {"coach_id": person, "metactf_role": "coach", "synced_user_id": str(person), "status": "approved"}
+
+
 def _competitor_row(number: int) -> Row:
+    """A minor with a complete profile and a media release."""
     person = competitor(number)
     on_platform = number < ON_PLATFORM
+    mail = {NO_ADDRESS: None, ADDRESS_IN_USE: competitor(0).email}.get(number, person.email)
     return {
         "id": person.id,
         "coach_id": coach(_coach_of(number)).id,
         "first_name": person.first_name,
         "last_name": person.last_name,
-        "email": {NO_ADDRESS: None, ADDRESS_IN_USE: competitor(0).email}.get(number, person.email),
+        "email_personal": mail,
+        "email_school": f"school-{mail}" if mail else None,
+        "grade": "10",
+        **dict.fromkeys(("gender", "race", "ethnicity"), "not stated"),
+        "level_of_technology": "some",
+        "years_competing": number % 4,
+        "parent_name": f"Parent {person.last_name}",
         "parent_email": f"parent-{person.email}",
+        "media_release_date": "2025-05-01T12:00Z",
         "division": _DIVISIONS[_coach_of(number)],
+        "program_track": "traditional",
         "status": "complete" if on_platform else "profile",
         "game_platform_id": str(person.id) if on_platform else None,
-        "place": number,
+        "created_at": datetime(2025, 5, 1, 12, tzinfo=UTC) + timedelta(hours=number),
     }
 
 
@@ -171,6 +195,7 @@ def _team_row(number: int) -> Row:
         "coach_id": coach(number // 2).id,
         "name": _TEAM_NAMES[number],
         "division": _DIVISIONS[number // 2],
+        "status": "active",
         "game_platform_id": str(team_id(number)) if on_platform else None,
     }
 
@@ -186,7 +211,8 @@ def _member_row(number: int) -> Row:
 
 def _mapping_row(number: int) -> Row:
     status = "user_created" if number == NEVER_LOGGED_IN else "approved"
-    return {"competitor_id": competitor(number).id, "synced_user_id": str(competitor(number).id), "status": status}
+    person = competitor(number).id
+    return {"competitor_id": person, "metactf_role": "user", "synced_user_id": str(person), "status": status}
 
 
 def _coach_of(number: int) -> int:

@@ -1,43 +1,25 @@
-"""The statements that insert the rows of the sample. Existing rows are not changed."""
+"""Inserts the rows of the sample. Existing rows are not changed."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-COACHES: Final = """
-insert into public.profiles
-  (id, email, role, full_name, first_name, last_name, school_name, division, is_approved,
-   game_platform_user_id)
-values (%(id)s, %(email)s, 'coach', %(first_name)s || ' ' || %(last_name)s, %(first_name)s,
-        %(last_name)s, %(school_name)s, %(division)s, true, %(game_platform_user_id)s)
-on conflict do nothing
-"""
+from psycopg.sql import SQL, Identifier, Placeholder
 
-COACH_ACCOUNTS: Final = """
-insert into public.game_platform_profiles (coach_id, metactf_role, synced_user_id, status)
-select %(id)s, 'coach', %(game_platform_user_id)s, 'approved'
-where %(game_platform_user_id)s::text is not null
-on conflict do nothing
-"""
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-COMPETITORS: Final = """
-insert into public.competitors
-  (id, coach_id, first_name, last_name, email_personal, email_school, grade, gender, race, ethnicity,
-   level_of_technology, years_competing, parent_name, parent_email, media_release_date, division,
-   program_track, status, game_platform_id, created_at)
-values (%(id)s, %(coach_id)s, %(first_name)s, %(last_name)s, %(email)s, 'school-' || %(email)s, '10',
-        'not stated', 'not stated', 'not stated', 'some', %(place)s %% 4, 'Parent ' || %(last_name)s,
-        %(parent_email)s, '2025-05-01T12:00Z', %(division)s, 'traditional', %(status)s,
-        %(game_platform_id)s, timestamptz '2025-05-01T12:00Z' + %(place)s * interval '1 hour')
-on conflict do nothing
-"""
-"""Minors with a complete profile and a media release."""
+    import psycopg
 
-TEAMS: Final = """
-insert into public.teams (id, coach_id, name, division, status, game_platform_id)
-values (%(id)s, %(coach_id)s, %(name)s, %(division)s, 'active', %(game_platform_id)s)
-on conflict do nothing
-"""
+
+def put(cursor: psycopg.Cursor[Any], table: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Inserts rows, which all have the same columns."""
+    columns = list(rows[0])
+    statement = SQL("insert into public.{} ({}) values ({}) on conflict do nothing").format(
+        Identifier(table), SQL(", ").join(map(Identifier, columns)), SQL(", ").join(map(Placeholder, columns))
+    )
+    cursor.executemany(statement, rows)
+
 
 MEMBERS: Final = """
 insert into public.team_members (id, team_id, competitor_id, position)
@@ -45,18 +27,6 @@ select %(id)s, %(team_id)s, %(competitor_id)s, %(position)s
 where not exists (select from public.team_members where competitor_id = %(competitor_id)s)
 """
 """Competitors who are on a team stay there."""
-
-MAPPINGS: Final = """
-insert into public.game_platform_profiles (competitor_id, metactf_role, synced_user_id, status)
-values (%(competitor_id)s, 'user', %(synced_user_id)s, %(status)s::public.metactf_sync_status)
-on conflict do nothing
-"""
-
-LOGINS: Final = """
-insert into public.game_platform_sync_state (synced_user_id, last_login_at)
-values (%(synced_user_id)s, '2025-05-02T12:00Z')
-on conflict do nothing
-"""
 
 STALE_TOTALS: Final = """
 insert into public.game_platform_sync_state as s (synced_user_id, needs_totals_refresh, totals_dirty_at)
@@ -83,13 +53,6 @@ FORGOTTEN_ACCOUNTS: Final = (
 )
 """Deletes accounts that people got since, because a new sandbox does not know them."""
 
-ADMINS: Final = """
-insert into profiles (id, email, role, full_name, first_name, last_name, school_name, is_approved)
-values (%(id)s, %(email)s, 'admin', %(first_name)s || ' ' || %(last_name)s, %(first_name)s, %(last_name)s,
-        'Competition office', true)
-on conflict do nothing
-"""
-
 NUMBERS: Final = """
 update profiles set mobile_number = %(number)s, sms_notifications_enabled = %(sms)s
 where id = %(id)s and mobile_number is null
@@ -105,28 +68,6 @@ select c.id, m, now() - interval '30 days' from conversation c, unnest(%(members
 on conflict do nothing
 """
 """Conversations whose members joined a month ago."""
-
-MESSAGES: Final = """
-insert into messages (id, conversation_id, sender_id, body, created_at)
-values (%(id)s, %(conversation_id)s, %(sender_id)s, %(body)s, now() - make_interval(mins => %(age)s))
-on conflict do nothing
-"""
-"""Messages; `age` is in minutes."""
-
-ARCHIVED: Final = """
-insert into message_user_state (user_id, message_id, archived_at)
-values (%(user_id)s, %(message_id)s, now() - interval '1 hour')
-on conflict do nothing
-"""
-"""Messages that people archived without a read receipt, as in the original program."""
-
-FORMS: Final = """
-insert into agreements (id, competitor_id, provider, template_kind, request_id, status, created_at)
-values (%(id)s, %(competitor_id)s, 'zoho', 'minor', %(request_id)s, 'sent',
-        now() - make_interval(hours => %(age)s))
-on conflict do nothing
-"""
-"""Minors' release forms; `age` is the number of hours since they were sent."""
 
 CAMPAIGN: Final = """
 with campaign as (
