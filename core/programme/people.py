@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -15,6 +13,7 @@ from jobdeck.core.errors import Refused, UsageError
 from jobdeck.core.plugins import Found
 from jobdeck.core.postgres.refusals import refusals
 from jobdeck.core.programme.sync.rules import as_id
+from jobdeck.core.read.rows import NO_CURSOR, decode_cursor, encode_cursor
 from jobdeck.core.redact import clean, redact
 from jobdeck.core.times import age
 
@@ -44,7 +43,6 @@ NAMESAKES: Final = 5
 
 _LISTS: Final = {"hard_bounce": "Bounces", "spam": "Spam Reports", "invalid": "Invalid Emails",
                  "global_unsub": "Global Unsubscribes", "group_unsub": "Unsubscribe Groups"}  # fmt: skip
-_NO_CURSOR: Final = "The cursor of --after is not valid. Use the one that the page before printed."
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,17 +247,17 @@ def _next(places: Sequence[tuple[datetime, UUID]], limit: int) -> str | None:
     if len(places) <= limit:
         return None
     at, last = places[limit - 1]
-    return base64.urlsafe_b64encode(json.dumps([at.isoformat(), str(last)]).encode()).decode().rstrip("=")
+    return encode_cursor({"key": at.isoformat(), "id": str(last), "skip": 0})
 
 
 def _place(after: str | None) -> tuple[datetime | None, UUID | None]:
     if after is None:
         return None, None
+    cursor = decode_cursor(after)
     try:
-        at, last = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
-        return datetime.fromisoformat(at), UUID(last)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UsageError(_NO_CURSOR) from error
+        return datetime.fromisoformat(cursor["key"]), UUID(cursor["id"])
+    except ValueError as error:
+        raise UsageError(NO_CURSOR) from error
 
 
 MOST: Final = 30

@@ -78,7 +78,12 @@ def encode_cursor(cursor: Json) -> str:
     return base64.urlsafe_b64encode(json.dumps(cursor, separators=(",", ":")).encode()).decode().rstrip("=")
 
 
-def _decode(after: str) -> Json:
+def decode_cursor(after: str) -> Json:
+    """What `encode_cursor` was given.
+
+    Raises:
+        UsageError: it is not a cursor.
+    """
     try:
         cursor = json.loads(base64.urlsafe_b64decode(after + "=" * (-len(after) % 4)))
         return {"key": str(cursor["key"]), "id": str(UUID(cursor["id"])), "skip": int(cursor["skip"])}
@@ -88,14 +93,14 @@ def _decode(after: str) -> Json:
 
 def skipped(after: str | None) -> int:
     """How many rows the pages before have."""
-    return int(_decode(after)["skip"]) if after else 0
+    return int(decode_cursor(after)["skip"]) if after else 0
 
 
 def cursor_parameters(after: str | None, *, natural: bool) -> Json:
     """The parameters of a page behind a cursor; orders that no index has are paged by the number of rows."""
     if after is None:
         return {"after_key": None, "after_id": None, "skip": 0}
-    cursor = _decode(after)
+    cursor = decode_cursor(after)
     if natural:
         return {"after_key": cursor["key"], "after_id": cursor["id"], "skip": 0}
     return {"after_key": None, "after_id": None, "skip": cursor["skip"]}

@@ -89,8 +89,8 @@ class TestList:
 
     @pytest.mark.usefixtures("persons")
     def test_a_bad_cursor_is_refused(self, jobdeck: Jobdeck) -> None:
-        jobdeck("suppressions", "list", "--after", "zz").refused(2, "--after")
-        jobdeck("suppressions", "list", "--after", "WzEsMl0").refused(2, "--after")
+        jobdeck("suppressions", "list", "--after", "zz").refused(2, "not a cursor")
+        jobdeck("suppressions", "list", "--after", "WzEsMl0").refused(2, "not a cursor")
 
     def test_the_block_of_an_erased_person_shows_nothing_of_them(self, jobdeck: Jobdeck, persons: PeopleWorld) -> None:
         persons.bar(f"erased-{'a' * 64}")
