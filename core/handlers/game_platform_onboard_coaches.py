@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, StrictBool
 
 from jobdeck.core.programme.onboarding import candidates
 from jobdeck.core.programme.onboarding.candidates import Newcomer, Refusal, Role, new_coach
-from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
+from jobdeck.core.programme.onboarding.laps import UNKNOWN, Lap, Totals, Walk, onboard, outlook, output
 from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, Onboarding, settle_coaches
 from jobdeck.core.programme.sync.rules import PAGE, dry_run, named_ids
 from jobdeck.core.queue.producers.tasks import job
@@ -52,17 +52,18 @@ class _Coaches(Walk):
 
     def __init__(self, params: Params, ctx: CompetitionContext) -> None:
         super().__init__(ctx, params.named, PAGE)
+        self._params = params
 
     def _count_all(self) -> int:
-        return candidates.count_coaches(self._ctx.db)
+        return candidates.count_coaches(self.ctx.db)
 
     def _page_of_all(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
-        ids = candidates.scan_coaches(self._ctx.db, after=UUID(cursor["id"]) if cursor else None, limit=PAGE)
+        ids = candidates.scan_coaches(self.ctx.db, after=UUID(cursor["id"]) if cursor else None, limit=PAGE)
         return ids, {"id": str(ids[-1])} if len(ids) == PAGE else None
 
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
         """Onboards a page. Unapproved coaches are skipped, unless they were named."""
-        found = candidates.coaches(self._ctx.db, ids, lap)
+        found = candidates.coaches(self.ctx.db, ids, lap)
         skipped = Counter({UNKNOWN: len(ids) - len(found)})
         wanted = []
         for coach in found:
@@ -73,7 +74,7 @@ class _Coaches(Walk):
                 onboarding.drop(coach.person)
             else:
                 wanted.append(coach.id)
-        settled = settle_coaches(self._ctx.db, onboarding, wanted, lap, on_done)
+        settled = settle_coaches(self.ctx.db, onboarding, wanted, lap, on_done)
         skipped.update(
             account.verdict.outcome
             for account in settled.values()
@@ -82,7 +83,7 @@ class _Coaches(Walk):
         return skipped
 
     def ahead(self, ids: Sequence[UUID]) -> list[Newcomer | str]:
-        return [self._would(coach) for coach in candidates.coaches(self._ctx.db, ids, "", ahead=True)]
+        return [self._would(coach) for coach in candidates.coaches(self.ctx.db, ids, "", ahead=True)]
 
     def _would(self, coach: candidates.Coach) -> Newcomer | str:
         if self._named is None and not coach.approved:
@@ -91,6 +92,26 @@ class _Coaches(Walk):
             return ALREADY
         made = coach.refusal or new_coach(coach)
         return made.outcome if isinstance(made, Refusal) else made
+
+    def output(self, lap: Lap) -> tuple[Json, dict[str, int]]:
+        """An account that was there before counts as synced."""
+        totals = Totals.of(self.ctx, lap, self.role)
+        skipped = Counter(totals.skipped)
+        already = skipped.pop(ALREADY, 0)
+        failures = Counter(totals.failures)
+        failures[UNKNOWN] += skipped.pop(UNKNOWN, 0)
+        failures["invalid_id"] += self.unreadable
+        failures = +failures
+        synced = totals.good + already
+        found = output(
+            totals,
+            self._params.source or ("backfill" if self._named is None else "manual"),
+            synced=synced,
+            processed=synced + skipped.total() + failures.total(),
+            skipped=skipped,
+            failures=failures,
+        )
+        return found | {"alreadySynced": already}, dict(failures)
 
 
 def preview(params: Params, ctx: CompetitionContext) -> Json:
@@ -116,30 +137,4 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
         RetryLater: the platform does not answer, or everyone failed but may succeed later.
     """
     previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
-    if previewed is not None:
-        return previewed
-    walk = _Coaches(params, ctx)
-    lap, handed_over = LapRun(ctx, walk).run()
-    found, failures = _output(params, Totals.of(ctx, lap, "coach"), walk.unreadable)
-    if handed_over is not None:
-        return Continue(handed_over.checkpoint, handed_over.delay, found)
-    return judged(ctx, "coaches", found, failures)
-
-
-def _output(params: Params, totals: Totals, unreadable: int) -> tuple[Json, dict[str, int]]:
-    skipped = Counter(totals.skipped)
-    already = skipped.pop(ALREADY, 0)
-    failures = Counter(totals.failures)
-    failures[UNKNOWN] += skipped.pop(UNKNOWN, 0)
-    failures["invalid_id"] += unreadable
-    failures = +failures
-    synced = totals.good + already
-    found = output(
-        totals,
-        params.source or ("backfill" if params.named is None else "manual"),
-        synced=synced,
-        processed=synced + skipped.total() + failures.total(),
-        skipped=skipped,
-        failures=failures,
-    )
-    return found | {"alreadySynced": already}, dict(failures)
+    return previewed if previewed is not None else onboard(_Coaches(params, ctx))

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, StrictBool, model_validator
 
 from jobdeck.core.programme.onboarding import candidates, store
 from jobdeck.core.programme.onboarding.candidates import Competitor, Newcomer, Person, Refusal, Role, new_competitor
-from jobdeck.core.programme.onboarding.laps import UNKNOWN, LapRun, Totals, Walk, judged, outlook, output
+from jobdeck.core.programme.onboarding.laps import UNKNOWN, Lap, Totals, Walk, onboard, outlook, output
 from jobdeck.core.programme.onboarding.onboarding import ALREADY, ELSEWHERE, GONE, LEFT, settle_coaches
 from jobdeck.core.programme.sync.roster import read_cursor, write_cursor
 from jobdeck.core.programme.sync.rules import batch_size, dry_run, named_ids
@@ -68,11 +68,11 @@ class _Competitors(Walk):
         """The coaches without a usable account among those that `ahead` has seen."""
 
     def _count_all(self) -> int:
-        return candidates.count_competitors(self._ctx.db, self._params.coach_id, only_active=self._params.only_active)
+        return candidates.count_competitors(self.ctx.db, self._params.coach_id, only_active=self._params.only_active)
 
     def _page_of_all(self, cursor: Json | None) -> tuple[list[UUID], Json | None]:
         found = candidates.scan_competitors(
-            self._ctx.db,
+            self.ctx.db,
             self._params.coach_id,
             only_active=self._params.only_active,
             after=read_cursor(cursor),
@@ -84,7 +84,7 @@ class _Competitors(Walk):
         """Reads these competitors; with `forceReonboard`, as if they had no account."""
         force = self._params.force_reonboard
         found = candidates.competitors(
-            self._ctx.db,
+            self.ctx.db,
             ids,
             lap,
             coach_id=self._params.coach_id,
@@ -94,7 +94,7 @@ class _Competitors(Walk):
         )
         if not force:
             return found
-        without = candidates.statuses(self._ctx.db, ids, has_account=False)
+        without = candidates.statuses(self.ctx.db, ids, has_account=False)
         return [replace(one, status=without.get(one.id)) for one in found]
 
     def take(self, onboarding: Onboarding, ids: Sequence[UUID], lap: str, on_done: Callable[[], None]) -> Counter[str]:
@@ -146,11 +146,32 @@ class _Competitors(Walk):
         if one.state is not None:
             onboarding.drop(one.person)
         if reason == ALREADY and one.platform_id is None and not one.taken:
-            store.repair_competitor(self._ctx.db, one.id, one.synced_user_id)
+            store.repair_competitor(self.ctx.db, one.id, one.synced_user_id)
 
     def _coaches(self, onboarding: Onboarding, ready: Sequence[Competitor], lap: str) -> dict[UUID, CoachAccount]:
         needed = sorted({one.coach_id for one in ready if one.coach_synced_id is None})
-        return settle_coaches(self._ctx.db, onboarding, needed, lap) if needed else {}
+        return settle_coaches(self.ctx.db, onboarding, needed, lap) if needed else {}
+
+    def output(self, lap: Lap) -> tuple[Json, dict[str, int]]:
+        """The coaches who were onboarded on the way stand beside the competitors."""
+        totals, coaches = Totals.of(self.ctx, lap, self.role), Totals.of(self.ctx, lap, "coach")
+        failures = totals.failures | ({"invalid_id": self.unreadable} if self.unreadable else {})
+        beside = totals.skipped.get(OUT_OF_SCOPE, 0) + totals.skipped.get(UNKNOWN, 0)
+        found = output(
+            totals,
+            self._params.source or ("backfill" if self._named is None else "bulk_import"),
+            synced=totals.good,
+            processed=totals.good + sum(failures.values()) + sum(totals.skipped.values()) - beside,
+            skipped=totals.skipped,
+            failures=failures,
+        )
+        found["coaches"] = {
+            "created": coaches.outcomes.get("created", 0),
+            "adopted": coaches.outcomes.get("adopted", 0),
+            "failedByReason": coaches.failures,
+            "errors": coaches.errors,
+        }
+        return found, failures
 
 
 def _requests(
@@ -192,32 +213,4 @@ def run(params: Params, ctx: CompetitionContext) -> Done | Continue:
         RetryLater: the platform does not answer, or everyone failed but may succeed later.
     """
     previewed = dry_run(params.dry_run, ctx, lambda: preview(params, ctx))
-    if previewed is not None:
-        return previewed
-    walk = _Competitors(params, ctx)
-    lap, handed_over = LapRun(ctx, walk).run()
-    totals, coaches = Totals.of(ctx, lap, "user"), Totals.of(ctx, lap, "coach")
-    found, failures = _output(params, totals, coaches, walk.unreadable)
-    if handed_over is not None:
-        return Continue(handed_over.checkpoint, handed_over.delay, found)
-    return judged(ctx, "competitors", found, failures)
-
-
-def _output(params: Params, totals: Totals, coaches: Totals, unreadable: int) -> tuple[Json, dict[str, int]]:
-    failures = totals.failures | ({"invalid_id": unreadable} if unreadable else {})
-    beside = totals.skipped.get(OUT_OF_SCOPE, 0) + totals.skipped.get(UNKNOWN, 0)
-    found = output(
-        totals,
-        params.source or ("backfill" if params.competitor_ids is None else "bulk_import"),
-        synced=totals.good,
-        processed=totals.good + sum(failures.values()) + sum(totals.skipped.values()) - beside,
-        skipped=totals.skipped,
-        failures=failures,
-    )
-    found["coaches"] = {
-        "created": coaches.outcomes.get("created", 0),
-        "adopted": coaches.outcomes.get("adopted", 0),
-        "failedByReason": coaches.failures,
-        "errors": coaches.errors,
-    }
-    return found, failures
+    return previewed if previewed is not None else onboard(_Competitors(params, ctx))

@@ -71,7 +71,7 @@ class Walk(ABC):
     people: str
 
     def __init__(self, ctx: CompetitionContext, named: Sequence[str] | None, size: int) -> None:
-        self._ctx = ctx
+        self.ctx = ctx
         self._size = size
         ids = [as_id(one) for one in named or ()]
         self._named = None if named is None else [one for one in ids if one is not None]
@@ -102,6 +102,10 @@ class Walk(ABC):
     @abstractmethod
     def ahead(self, ids: Sequence[UUID]) -> list[Newcomer | str]:
         """Previews `take`: the request for each person of a page, or the reason why there would be none."""
+
+    @abstractmethod
+    def output(self, lap: Lap) -> tuple[Json, dict[str, int]]:
+        """The output of a job after a lap or a part of one, and how many failed, by reason."""
 
 
 def outlook(walk: Walk) -> Json:
@@ -255,18 +259,22 @@ def output(
     }
 
 
-def judged(ctx: CompetitionContext, people: str, output: Json, failures: dict[str, int]) -> Done:
-    """The result of a lap that onboarded at least one person, or had nobody to onboard.
+def onboard(walk: Walk) -> Done | Continue:
+    """Runs a part of the lap through these people.
 
     Raises:
         RetryLater: everybody failed, and some may succeed later.
         PermanentError: everybody failed, and a retry would not help.
     """
+    lap, handed_over = LapRun(walk.ctx, walk).run()
+    found, failures = walk.output(lap)
     failed = sum(failures.values())
-    if not failed or output["processed"] > failed:
-        return Done(output, failed=failed)
-    ctx.save_checkpoint({})
-    first = output["errors"][0]["error"] if output["errors"] else "see the runs before this one"
+    if handed_over is not None:
+        return replace(handed_over, output=found)
+    if not failed or found["processed"] > failed:
+        return Done(found, failed=failed)
+    walk.ctx.save_checkpoint({})
+    first = found["errors"][0]["error"] if found["errors"] else "see the runs before this one"
     if PASSING & failures.keys():
-        raise all_failed("onboarding", f"{failed} {people}", first)
-    raise PermanentError(f"None of the {failed} {people} could be onboarded. First error: {first}")
+        raise all_failed("onboarding", f"{failed} {walk.people}", first)
+    raise PermanentError(f"None of the {failed} {walk.people} could be onboarded. First error: {first}")

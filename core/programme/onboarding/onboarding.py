@@ -274,7 +274,7 @@ def settle_coaches(
             settled[coach.id] = CoachAccount(None, Verdict(coach.outcome or LEFT, coach.message or ""))
         elif coach.usable and not coach.taken:
             if coach.profile_id != coach.mapped_id:
-                store.repair_coach(conn, coach.id, coach.synced_user_id)
+                store.note_coach(conn, coach.id, coach.synced_user_id)
             settled[coach.id] = CoachAccount(coach.mapped_id, Verdict(ALREADY))
         else:
             made = coach.refusal or new_coach(coach)

@@ -86,70 +86,51 @@ def store_account(
             message=problem,
         )
         note_login(conn, user.syned_user_id, moment(user.last_login_unix_timestamp))
-        values = _account(newcomer, user) | {"problem": problem}
-        conn.execute(_MAPPINGS[newcomer.role], values)
+        conn.execute(_MAPPINGS[newcomer.role], _account(newcomer, user) | {"problem": problem})
         if newcomer.role == "user":
-            _store_competitor(conn, values | {"email": newcomer.new.email if attempt.sent else None})
+            email = newcomer.new.email if attempt.sent else None
+            _note_competitor(conn, newcomer.person_id, newcomer.synced_user_id, email)
         else:
-            conn.execute(
-                """
-                update public.profiles set game_platform_user_id = %(synced)s, game_platform_last_synced_at = now(),
-                  updated_at = now()
-                where id = %(person)s
-                """,
-                values,
-            )
+            note_coach(conn, newcomer.person_id, newcomer.synced_user_id)
         _disclose(conn, run, newcomer, attempt)
     return attempt.outcome
-
-
-def _store_competitor(conn: psycopg.Connection[Any], values: dict[str, Any]) -> None:
-    person = values["person"]
-    status = candidates.statuses(conn, [person], has_account=True)[person]
-    conn.execute(
-        """
-        update public.competitors set
-          game_platform_id = %(synced)s, game_platform_synced_at = now(), game_platform_sync_error = null,
-          game_platform_onboarding_email = coalesce(%(email)s, game_platform_onboarding_email),
-          status = %(competitor_status)s
-        where id = %(person)s
-        """,
-        values | {"competitor_status": status},
-    )
-    _count_from_zero(conn, person)
 
 
 def repair_competitor(conn: psycopg.Connection[Any], competitor_id: UUID, synced_user_id: str) -> None:
     """Copies the account id from the mapping to the competitor, to complete an interrupted onboarding."""
     with conn.transaction():
-        conn.execute("select from public.competitors where id = %s for update", (competitor_id,))
-        status = candidates.statuses(conn, [competitor_id], has_account=True).get(competitor_id)
-        conn.execute(
-            """
-            update public.competitors set game_platform_id = %(synced)s, game_platform_synced_at = now(),
-              game_platform_sync_error = null, status = %(status)s
-            where id = %(person)s and game_platform_id is null
-            """,
-            {"person": competitor_id, "synced": synced_user_id, "status": status},
+        found = conn.execute(
+            "select game_platform_id from public.competitors where id = %s for update", (competitor_id,)
         )
-        _count_from_zero(conn, competitor_id)
+        if found.fetchone() == (None,):
+            _note_competitor(conn, competitor_id, synced_user_id)
 
 
-def _count_from_zero(conn: psycopg.Connection[Any], competitor_id: UUID) -> None:
-    conn.execute(
-        "insert into public.game_platform_stats (competitor_id) values (%s) on conflict do nothing", (competitor_id,)
-    )
-
-
-def repair_coach(conn: psycopg.Connection[Any], coach_id: UUID, synced_user_id: str) -> None:
-    """Copies the account id from the mapping to the coach's profile."""
+def _note_competitor(
+    conn: psycopg.Connection[Any], person: UUID, synced_user_id: str, email: str | None = None
+) -> None:
+    """Stores a competitor's account id, and the address that it was requested with; the competitor is locked."""
+    status = candidates.statuses(conn, [person], has_account=True)[person]
     conn.execute(
         """
-        update public.profiles set game_platform_user_id = %(synced)s, game_platform_last_synced_at = now(),
-          updated_at = now()
-        where id = %(person)s and game_platform_user_id is distinct from %(synced)s
+        update public.competitors set
+          game_platform_id = %(synced)s, game_platform_synced_at = now(), game_platform_sync_error = null,
+          game_platform_onboarding_email = coalesce(%(email)s, game_platform_onboarding_email), status = %(status)s
+        where id = %(person)s
         """,
-        {"person": coach_id, "synced": synced_user_id},
+        {"person": person, "synced": synced_user_id, "email": email, "status": status},
+    )
+    conn.execute("insert into public.game_platform_stats (competitor_id) values (%s) on conflict do nothing", (person,))
+
+
+def note_coach(conn: psycopg.Connection[Any], coach_id: UUID, synced_user_id: str) -> None:
+    """Stores a coach's account id on the profile."""
+    conn.execute(
+        """
+        update public.profiles set game_platform_user_id = %s, game_platform_last_synced_at = now(), updated_at = now()
+        where id = %s
+        """,
+        (synced_user_id, coach_id),
     )
 
 
