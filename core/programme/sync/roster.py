@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any, Self
 from uuid import UUID
 
 from psycopg.rows import class_row
+from pydantic import BeforeValidator, NonNegativeInt, TypeAdapter, ValidationError
 
 if TYPE_CHECKING:
     import psycopg
@@ -140,33 +141,23 @@ def written_cursor(value: Any) -> Json | None:
 class Position:
     """Progress of a lap. `outages` counts consecutive ones; `teams_due` means that the teams are synced next."""
 
-    start: Cursor | None = None
-    cursor: Cursor | None = None
+    start: Annotated[Cursor | None, BeforeValidator(read_cursor)] = None
+    cursor: Annotated[Cursor | None, BeforeValidator(read_cursor)] = None
     from_beginning: bool = False
     finished: bool = False
     teams_due: bool = False
-    done: int = 0
-    failed: int = 0
-    teams_failed: int = 0
-    outages: int = 0
+    done: NonNegativeInt = 0
+    failed: NonNegativeInt = 0
+    teams_failed: NonNegativeInt = 0
+    outages: NonNegativeInt = 0
 
     @classmethod
     def load(cls, checkpoint: Json | None, start: Cursor | None) -> Self:
         """Reads the position from a checkpoint; starts a new lap at `start` if there is no readable one."""
-        saved = (checkpoint or {}).get("lap")
-        if not isinstance(saved, dict):
+        try:
+            return TypeAdapter(cls).validate_python((checkpoint or {})["lap"])
+        except (KeyError, ValidationError):
             return cls(start=start, cursor=start)
-        return cls(
-            start=read_cursor(saved.get("start")),
-            cursor=read_cursor(saved.get("cursor")),
-            from_beginning=saved.get("from_beginning") is True,
-            finished=saved.get("finished") is True,
-            teams_due=saved.get("teams_due") is True,
-            done=_count(saved.get("done")),
-            failed=_count(saved.get("failed")),
-            teams_failed=_count(saved.get("teams_failed")),
-            outages=_count(saved.get("outages")),
-        )
 
     def save(self) -> Json:
         lap = asdict(self) | {"start": write_cursor(self.start), "cursor": write_cursor(self.cursor)}
@@ -186,7 +177,3 @@ class Position:
         if at_end and here.start is not None and not here.from_beginning:
             return subjects, replace(here, from_beginning=True, cursor=None)
         return subjects, replace(here, cursor=last, finished=at_end)
-
-
-def _count(value: Any) -> int:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else 0
