@@ -132,26 +132,18 @@ class _Refresh:
                 return Continue(self._round.save(), output=self._output())
 
     def _page(self, found: list[Known]) -> None:
-        waiting = iter(found)
+        calls = ((one, partial(self._client.get_user, one.synced_user_id)) for one in found)
         workers = self._ctx.resources.settings.game_platform_concurrency
         with Parallel["Known"](workers, at_a_time=2 * workers) as under_way:
-
-            def fill() -> None:
-                while not (under_way.full or self._stopping) and (one := next(waiting, None)) is not None:
-                    under_way.start(one, partial(self._client.get_user, one.synced_user_id))
-
-            fill()
-            while (answered := under_way.next()) is not None:
+            for answered in under_way.results(calls, stopping=self._stopping):
                 self._after(*answered)
                 self._ctx.progress(self._round.total, max(self._total, self._round.total), "accounts")
-                fill()
-                if self._stopping:
+                if self._stopping():
                     under_way.drop_waiting()
         if self._stop is not None:
             raise self._stop
         self._ctx.raise_if_cancelled()
 
-    @property
     def _stopping(self) -> bool:
         return self._stop is not None or self._ctx.cancelled()
 

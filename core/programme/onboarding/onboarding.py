@@ -99,21 +99,14 @@ class Onboarding:
         """
         self._verdicts = {}
         opened = self._open(newcomers)
-        waiting = iter([one for one in newcomers if one.person_id in opened])
+        wanted = [one for one in newcomers if one.person_id in opened]
+        calls = ((_Step(one), partial(self._client.find_user, one.synced_user_id)) for one in wanted)
         workers = self._ctx.resources.settings.game_platform_concurrency
         with Parallel[_Step](workers, at_a_time=2 * workers) as under_way:
-
-            def fill() -> None:
-                while not (under_way.full or self._stopping) and (one := next(waiting, None)) is not None:
-                    under_way.start(_Step(one), partial(self._client.find_user, one.synced_user_id))
-
-            fill()
-            while (found := under_way.next()) is not None:
-                step, future = found
+            for step, future in under_way.results(calls, stopping=self._stopping):
                 if self._after(step, future, under_way):
                     on_done()
-                fill()
-                for waiting_step in under_way.drop_waiting() if self._stopping else ():
+                for waiting_step in under_way.drop_waiting() if self._stopping() else ():
                     self._leave(waiting_step.newcomer, NOT_ASKED, not_sent=waiting_step.creates)
         if self._stop is not None:
             raise self._stop
@@ -139,7 +132,6 @@ class Onboarding:
         """Deletes the open attempt of a person who needs no onboarding any more."""
         attempts.drop(self._ctx.db, self._run, person.person_id)
 
-    @property
     def _stopping(self) -> bool:
         return self._stop is not None or self._ctx.cancelled()
 
@@ -165,7 +157,7 @@ class Onboarding:
             self._store(step.newcomer, user, CREATED if created else ADOPTED)
         elif answer is not None:
             self._store(step.newcomer, answer, None)
-        elif self._stopping or not self._intends(step.newcomer):
+        elif self._stopping() or not self._intends(step.newcomer):
             self._leave(step.newcomer, NOT_ASKED)
         else:
             give_up_at = time.monotonic() + self._client.budget

@@ -18,7 +18,7 @@ from jobdeck.core.programme.vendors.metactf_errors import AuthError, Forbidden, 
 from jobdeck.core.programme.vendors.metactf_wire import FlashProgress, Scores, User, moment
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Sequence
+    from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
     from jobdeck.core.programme.settings import CompetitionSettings
     from jobdeck.core.programme.sync.roster import Now, Subject
@@ -54,10 +54,20 @@ class Parallel(Generic[T]):
     def __exit__(self, *_error: object) -> None:
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    @property
-    def full(self) -> bool:
-        """Whether the limit is reached, so that `next` must be called before `start`."""
-        return len(self._running) + len(self._completed) >= self._at_a_time
+    def results(
+        self, calls: Iterable[tuple[T, Callable[[], Any]]], *, stopping: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[T, Future[Any]]]:
+        """Starts calls, with their tags, as there is room for them, and yields each that completes.
+
+        None of them is started once `stopping`. Those that the caller starts meanwhile are yielded too.
+        """
+        waiting = iter(calls)
+        while True:
+            while not (self._full or stopping()) and (one := next(waiting, None)) is not None:
+                self.start(*one)
+            if (found := self._next()) is None:
+                return
+            yield found
 
     def start(self, tag: T, call: Callable[[], Any]) -> None:
         """Submits a call."""
@@ -68,7 +78,11 @@ class Parallel(Generic[T]):
         waiting = [future for future in self._running if future.cancel()]
         return [self._running.pop(future) for future in waiting]
 
-    def next(self) -> tuple[T, Future[Any]] | None:
+    @property
+    def _full(self) -> bool:
+        return len(self._running) + len(self._completed) >= self._at_a_time
+
+    def _next(self) -> tuple[T, Future[Any]] | None:
         """Waits for a call to complete and returns it; None if there is none."""
         while not self._completed and self._running:
             done, _ = wait(self._running, timeout=HEARTBEAT_SECONDS, return_when=FIRST_COMPLETED)
@@ -250,19 +264,12 @@ def ask_all(
     Raises:
         AuthError: the token is not accepted.
     """
-    waiting = iter(planned)
     unwanted = threading.Event()
-    with Parallel[None](workers, tick=tick) as under_way:
-
-        def fill() -> None:
-            while not under_way.full and (one := next(waiting, None)) is not None:
-                under_way.start(None, partial(ask, client, *one, asked_at, unwanted))
-
+    calls = ((None, partial(ask, client, *one, asked_at, unwanted)) for one in planned)
+    # One more than there are threads, so that none waits while the caller stores an answer.
+    with Parallel[None](workers, at_a_time=workers + 1, tick=tick) as under_way:
         try:
-            fill()
-            while (found := under_way.next()) is not None:
-                answers: Answers = found[1].result()
-                fill()
-                yield answers
+            for _, future in under_way.results(calls):
+                yield future.result()
         finally:
             unwanted.set()
