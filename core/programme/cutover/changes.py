@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, LiteralString
+from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.schema import known_components
 from jobdeck.core.schema.catalog import declared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import psycopg
 
     Connection = psycopg.Connection[Any]
@@ -35,6 +33,38 @@ STATUSES: Final = {
     "competitor_announcement_campaigns": "partially_failed",
     "competitor_announcement_recipients": "uncertain",
 }
+ROWS: Final = {
+    "{} recurring jobs without an interval would fail, with a way out.": (
+        "job_queue",
+        """
+        SELECT count(*) FROM public.job_queue
+        WHERE is_recurring AND coalesce(recurrence_interval_minutes, 0) <= 0 AND status IN ('pending', 'running')
+        """,
+    ),
+    "{} recurring jobs would be due one interval after their last run, with all their attempts.": (
+        "job_queue",
+        """
+        SELECT count(*) FROM public.job_queue
+        WHERE is_recurring AND recurrence_interval_minutes > 0 AND last_run_at IS NOT NULL AND status = 'pending'
+        """,
+    ),
+    "{} running jobs would get a lease of 20 minutes from their last change. A report that waits for `jobdeck init` "
+    "fails: pause the original, and wait until none of its jobs runs.": (
+        "job_queue",
+        "SELECT count(*) FROM public.job_queue WHERE status = 'running'",
+    ),
+    "{} running jobs have not changed for 20 minutes, so their runs have died. The runner's next call would return "
+    "them to the queue. Before `jobdeck init`, cancel those that must not run again on the original's page.": (
+        "job_queue",
+        "SELECT count(*) FROM public.job_queue WHERE status = 'running' AND updated_at < now() - interval '20 minutes'",
+    ),
+    "{} rows of game_platform_stats, of competitors with more than one, would move to "
+    "game_platform_stats_duplicates.": (
+        "game_platform_stats",
+        "SELECT count(*) - count(DISTINCT competitor_id) FROM public.game_platform_stats",
+    ),
+}
+"""The sentences about rows that change, each with their table and the statement that counts them."""
 
 
 def changes(conn: Connection) -> list[str]:
@@ -45,7 +75,7 @@ def changes(conn: Connection) -> list[str]:
         f"The function {name} would be replaced by one that does the same through this queue. Its text is kept, and "
         f"`jobdeck cutover undo` brings it back."
         for name in FUNCTIONS
-        if _one(conn, "SELECT to_regprocedure(%s) IS NOT NULL", f"public.{name}")
+        if _value(conn, "SELECT to_regprocedure(%s)::text", f"public.{name}")
     ]
     found += [
         f"{table}.{column} could be null: {why}."
@@ -62,74 +92,45 @@ def changes(conn: Connection) -> list[str]:
         for table, status in STATUSES.items()
         if _allows(conn, table, status) is False
     ]
-    found += _rows_that_change(conn)
-    found += _tables(conn)
-    dead = _dead_runs(conn)
-    if dead:
-        found.append(
-            f"{dead} running jobs have not changed for 20 minutes, so their runs have died. The runner's next call "
-            f"would return them to the queue. Before `jobdeck init`, cancel those that must not run again on the "
-            f"original's page."
-        )
-    doubles = _surplus_stats(conn)
-    if doubles:
-        found.append(
-            f"{doubles} rows of game_platform_stats, of competitors with more than one, would move to "
-            f"game_platform_stats_duplicates."
-        )
-    return found
+    found += [
+        sentence.format(count)
+        for sentence, (table, statement) in ROWS.items()
+        if _exists(conn, table) and (count := _value(conn, statement))
+    ]
+    return found + _tables(conn)
 
 
 def _is_installed(conn: Connection) -> bool:
-    if not _one(conn, "SELECT to_regclass('public.jobdeck_schema') IS NOT NULL"):
-        return False
-    return _one(
-        conn,
-        "SELECT EXISTS (SELECT FROM public.jobdeck_schema AS s WHERE s.version > 0 "
-        "AND coalesce(to_jsonb(s) ->> 'component', 'competition') = 'competition')",
+    return _exists(conn, "jobdeck_schema") and bool(
+        _value(
+            conn,
+            "SELECT EXISTS (SELECT FROM public.jobdeck_schema AS s WHERE s.version > 0 "
+            "AND coalesce(to_jsonb(s) ->> 'component', 'competition') = 'competition')",
+        )
     )
 
 
 def _is_not_null(conn: Connection, table: str, column: str) -> bool | None:
     """None when there is no such column."""
-    return _maybe(
+    found: bool | None = _value(
         conn,
         "SELECT a.attnotnull FROM pg_attribute AS a WHERE a.attrelid = to_regclass(%s) AND a.attname = %s",
-        (f"public.{table}", column),
+        f"public.{table}",
+        column,
     )
+    return found
 
 
 def _allows(conn: Connection, table: str, status: str) -> bool | None:
     """None when the table has no check of its status."""
-    return _maybe(
+    found: bool | None = _value(
         conn,
         "SELECT bool_and(strpos(pg_get_constraintdef(k.oid), %s) > 0) FROM pg_constraint AS k "
         "WHERE k.conrelid = to_regclass(%s) AND k.contype = 'c' AND pg_get_constraintdef(k.oid) ~ '\\mstatus\\M'",
-        (status, f"public.{table}"),
+        status,
+        f"public.{table}",
     )
-
-
-def _rows_that_change(conn: Connection) -> list[str]:
-    if not _has_queue(conn):
-        return []
-    endless = _count(
-        conn,
-        "SELECT count(*) FROM public.job_queue WHERE is_recurring AND coalesce(recurrence_interval_minutes, 0) <= 0 "
-        "AND status IN ('pending', 'running')",
-    )
-    series = _count(
-        conn,
-        "SELECT count(*) FROM public.job_queue WHERE is_recurring AND recurrence_interval_minutes > 0 "
-        "AND last_run_at IS NOT NULL AND status = 'pending'",
-    )
-    running = _count(conn, "SELECT count(*) FROM public.job_queue WHERE status = 'running'")
-    said = {
-        f"{endless} recurring jobs without an interval would fail, with a way out.": endless,
-        f"{series} recurring jobs would be due one interval after their last run, with all their attempts.": series,
-        f"{running} running jobs would get a lease of 20 minutes from their last change. A report that waits for "
-        f"`jobdeck init` fails: pause the original, and wait until none of its jobs runs.": running,
-    }
-    return [sentence for sentence, count in said.items() if count]
+    return found
 
 
 def _tables(conn: Connection) -> list[str]:
@@ -147,34 +148,11 @@ def _tables(conn: Connection) -> list[str]:
     ]
 
 
-def _has_queue(conn: Connection) -> bool:
-    return _one(conn, "SELECT to_regclass('public.job_queue') IS NOT NULL")
+def _exists(conn: Connection, table: str) -> bool:
+    return bool(_value(conn, "SELECT to_regclass(%s) IS NOT NULL", f"public.{table}"))
 
 
-def _dead_runs(conn: Connection) -> int:
-    if not _has_queue(conn):
-        return 0
-    return _count(
-        conn,
-        "SELECT count(*) FROM public.job_queue WHERE status = 'running' AND updated_at < now() - interval '20 minutes'",
-    )
-
-
-def _surplus_stats(conn: Connection) -> int:
-    if not _one(conn, "SELECT to_regclass('public.game_platform_stats') IS NOT NULL"):
-        return 0
-    return _count(conn, "SELECT count(*) - count(DISTINCT competitor_id) FROM public.game_platform_stats")
-
-
-def _count(conn: Connection, statement: LiteralString) -> int:
-    row = conn.execute(statement).fetchone()
-    return int(row[0]) if row else 0
-
-
-def _one(conn: Connection, statement: LiteralString, *given: object) -> bool:
-    return bool(_maybe(conn, statement, given))
-
-
-def _maybe(conn: Connection, statement: LiteralString, given: Sequence[object]) -> bool | None:
+def _value(conn: Connection, statement: Any, *given: object) -> Any:
+    """The first value of the first row; None without a row."""
     row = conn.execute(statement, given or None).fetchone()
-    return None if row is None or row[0] is None else bool(row[0])
+    return row[0] if row else None
