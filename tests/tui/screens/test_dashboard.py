@@ -84,7 +84,7 @@ async def test_now_says_what_is_wrong_and_since_when_before_anything_else() -> N
         assert "! sms_digest_processor failed 2 cycles in a row (since 11:00Z)" in lines[1]
         assert "last minute 12 ok, 2 failed" in lines[0]
         assert "! longest wait 12m" in lines[2]
-        assert "● last trigger: cron 200, 4m ago" in lines[3]
+        assert "· 5 failed jobs wait for a retry or a deletion" in lines[3]
 
 
 async def test_a_critical_finding_is_a_cross_and_a_sentence() -> None:
@@ -351,7 +351,7 @@ async def test_while_nothing_is_wrong_80_columns_have_the_rate_and_the_failures(
     )  # fmt: skip
     async with dashboard(backend) as deck:
         first, second = deck.line("now").splitlines()
-        assert first == " ✓ No alarm, no backlog. last minute 1,031 runs ok, 3,122 failed, 187,320 jobs"
+        assert first == " ✓ No alarm, no backlog; last minute 1,031 runs ok, 3,122 failed, 187,320 jobs"
         assert second == "   given up in the last hour"
 
 

@@ -84,7 +84,7 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     if not wrong and snapshot.processing.enabled:
         well = "No alarm" if snapshot.counts.failed else "All well"
         backlog = ", no backlog" if late is None else ""
-        found.insert(0, Item("✓", "good", f"{well}{backlog}{f'. {rates}' if figures and rates else ''}"))
+        found.insert(0, Item("✓", "good", f"{well}{backlog}{f'; {rates}' if figures and rates else ''}"))
     if snapshot.counts.failed:
         found.append(_failed(snapshot.counts))
     if (wrong or not snapshot.processing.enabled) and figures and rates:

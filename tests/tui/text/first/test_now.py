@@ -36,7 +36,7 @@ def text(found: View, width: int, height: int) -> list[str]:
 
 def test_a_calm_queue_says_so_and_what_comes_next() -> None:
     assert text(view(), 78, 2) == [
-        "✓ All well, no backlog. last minute 12 ok, 2 failed",
+        "✓ All well, no backlog; last minute 12 ok, 2 failed",
         "○ next series: sms_digest in 4m" + " " * 46 + "2",
     ]
 
@@ -47,7 +47,7 @@ def test_a_calm_queue_names_the_failed_jobs_that_only_a_person_ends(failed: int,
     counts = replace(found.snapshot.counts, failed=failed)
     found = replace(found, snapshot=replace(found.snapshot, counts=counts))
     assert text(found, 78, 3)[:2] == [
-        "✓ No alarm, no backlog. last minute 12 ok, 2 failed",
+        "✓ No alarm, no backlog; last minute 12 ok, 2 failed",
         f"· {words} for a retry or a deletion".ljust(77) + "5",
     ]
 
