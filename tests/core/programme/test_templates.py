@@ -180,9 +180,9 @@ def test_an_image_is_its_description_and_loads_nothing() -> None:
 
 def test_a_picture_is_shown_over_https_from_a_host_that_the_settings_name() -> None:
     hosts = frozenset({"images.example.org"})
-    shown = "![the <venue>](https://IMAGES.example.org/logo.png 'a \"title\"')"
+    shown = '![the "bay"](https://IMAGES.example.org/logo.png \'a "title"\')'
     assert markdown(shown, hosts) == (
-        '<p><img src="https://IMAGES.example.org/logo.png" alt="the &lt;venue&gt;" title="a &quot;title&quot;"></p>\n'
+        '<p><img src="https://IMAGES.example.org/logo.png" alt="the &quot;bay&quot;" title="a &quot;title&quot;"></p>\n'
     )
     assert "<img" not in markdown(shown)
     for other in (
