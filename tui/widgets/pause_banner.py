@@ -22,6 +22,8 @@ THROUGH: Final = " (jobdeck)"
 """The suffix of actors who use Jobdeck, as nearly all do."""
 LEAST_REASON: Final = 12
 """A shorter beginning of a reason tells nothing."""
+MOST_CUT: Final = 6
+"""How many cells of a name the beginning of a reason is worth."""
 LEAST_NAME: Final = 12
 """The cells of a task type that are always kept."""
 LEAST_TYPE: Final = 50
@@ -55,6 +57,8 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: 
     if width and cell_len(begin + why + end + resumes) > width:
         if cell_len(begin + end) + LEAST_REASON > width:
             begin = begin.partition("@")[0]
+            cut = cell_len(begin + end) + LEAST_REASON - width
+            begin = fit(begin, cell_len(begin) - cut) if 0 < cut <= MOST_CUT else begin
         room = width - cell_len(begin + end)
         why = fit(why, room).rstrip() if room >= LEAST_REASON else ""
         return [(f"{begin}{why}{end}", "alert")]

@@ -93,7 +93,8 @@ async def test_a_long_name_leaves_room_for_the_beginning_of_the_reason() -> None
         paused_at=NOW - minutes(12), resume_at=NOW + minutes(180),
     )  # fmt: skip
     async with dashboard(backend) as deck:
-        assert "PAUSED since 11:52Z by alice.wonderland: MetaCTF is" in deck.line("banner")
+        assert "PAUSED since 11:52Z by alice.wonder" in deck.line("banner")
+        assert "…: MetaCTF" in deck.line("banner")
         assert "790 waiting · resumes in 3h" in deck.line("banner")
 
 
@@ -235,17 +236,6 @@ async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marke
         await deck.press("u", "g")
         await deck.refresh()
         assert len(deck.table.jobs) == PAGE
-
-
-async def test_at_80_columns_the_keys_stay_where_they_are_whatever_the_job_under_the_cursor_allows() -> None:
-    backend = FakeBackend([make_job(1, Status.FAILED), make_job(2)])
-    async with dashboard(backend) as deck:
-        retry = deck.line("keys")
-        await deck.press("j")
-        run = deck.line("keys")
-        at = retry.index("R retry")
-        assert run == f"{retry[:at]}R run  {retry[at + 7 :]}"
-        assert "P pause" in run
 
 
 def test_what_is_cut_in_its_middle_ends_as_it_did_in_cells_too() -> None:
