@@ -50,8 +50,8 @@ MISTOLD: Final = """
 SELECT m.name, o.name AS blocker, e.state, o.outcome
 FROM job_flow_members m CROSS JOIN job_flow_outcomes(m.job_id) o JOIN seen_ends e ON e.job_id = o.job_id
 WHERE m.job_id = %s AND m.job_id NOT IN (SELECT job_id FROM seen_runs) AND o.outcome IS DISTINCT FROM e.state
-    -- One that had ended for the member before somebody deleted it.
-    AND NOT (e.state = 'deleted' AND o.outcome IN ('failed', 'cancelled'))
+    -- One that had ended for the member before somebody cancelled or deleted it.
+    AND NOT (e.state IN ('cancelled', 'deleted') AND o.outcome IN ('failed', 'cancelled'))
 """
 """Outcomes that the first run of a member gets and that are not those of its blockers."""
 ASTRAY: Final = """
