@@ -74,15 +74,6 @@ async def test_help_lists_every_key_of_the_page() -> None:
 
 
 @pytest.mark.slow
-async def test_help_says_where_a_keyless_action_is_what_a_partial_run_is_and_what_the_first_tab_leaves_out() -> None:
-    text = " ".join((await shown(sample(), "question_mark", size=(200, 90))).replace("│", " ").split())
-    assert "in : switch to the next colour theme" in text
-    assert "⚠ 5m column last: the run of 5 minutes ago was partial" in text
-    assert "all is without succeeded jobs" in text
-    assert "retry failed ones" in text
-
-
-@pytest.mark.slow
 async def test_help_says_why_a_key_is_greyed() -> None:
     assert "Cannot retry: a running job does not allow it." in await shown(sample(), "question_mark", size=LARGE)
 
