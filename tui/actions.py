@@ -44,7 +44,7 @@ TYPES: Final[frozenset[Scope]] = frozenset({"types"})
 TRENDS: Final[frozenset[Scope]] = frozenset({"trends"})
 SERIES: Final[frozenset[Scope]] = frozenset({"series"})
 OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
-ON_ONE: Final = frozenset({"job.edit", "job.retry_with", "job.duplicate", "job.detail"})
+ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
 """The actions on the job under the cursor, even if others are marked."""
 ON_MANY: Final = {f"job.{verb}": PAST[verb] for verb in ("retry", "cancel", "delete", "edit")}
 """The actions on all jobs that were chosen with A, with their past tense."""
@@ -126,7 +126,7 @@ def _page(name: Scope, key: str, label: str, meaning: str, *, footer: bool = Fal
 
 
 ACTIONS: Final[tuple[Action, ...]] = (
-    Action("job.retry", ("R",), "retry", "make jobs due now, retry failed ones, run again what has succeeded",
+    Action("job.retry", ("R",), "retry", "make jobs due now; run jobs again that have succeeded",
            "Act", scopes=BOTH, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
     Action("job.cancel", ("C",), "cancel", "cancel jobs; a running one is asked to stop", "Act", scopes=BOTH,
            states=frozenset({Status.PENDING, Status.RUNNING, Status.FAILED}), changes=True, footer=True),
@@ -153,7 +153,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("worker.embedded", ("W",), "worker", "start or stop the worker inside this dashboard", "Act",
            scopes=RUNNING_JOBS, changes=True),
     Action("job.retry_with", ("T",), "edit+retry", "edit the payload (JSON), then retry", "Act",
-           scopes=BOTH | ERRORS, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
+           scopes=DETAIL, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
     Action("job.restore", ("u",), "restore", "restore a deleted job from the trash", "Act", scopes=DETAIL,
            changes=True),
     Action("flow.cancel", ("V",), "cancel flow", "cancel the whole flow of this job; running jobs are asked to stop",
@@ -177,7 +177,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
            "Act", scopes=TYPES, changes=True, footer=True),
     Action("series.run", ("R",), "due now", "make the next run of this series due now", "Act", scopes=SERIES,
            changes=True, footer=True),
-    Action("series.pause", ("Z",), "pause", "pause this series alone, or resume it at its next slot", "Act",
+    Action("series.pause", ("Z",), "hold", "pause this series alone, or resume it at its next slot", "Act",
            scopes=SERIES, changes=True, footer=True),
     Action("series.skip", ("S",), "skip one", "skip the next run of this series", "Act", scopes=SERIES, changes=True,
            footer=True),

@@ -32,18 +32,16 @@ KEPT = ("help", "quit", "palette")
 """Keys that are always on the line; the palette only where there is a mouse."""
 TABS: Final = "tabs"
 FIRST: Final = (
-    "job.detail", "back", "filter", TABS, "page.errors", "help", "quit", "mark.undo", "job.retry", "processing",
-    "job.cancel", "job.delete", "job.new", "page.health", "worker.cycle", "quick.sync", "refresh",
+    "job.detail", "back", "filter", TABS, "page.errors", "help", "quit", "mark.undo", "job.retry", "processing", "job.cancel",
+    "job.delete", "job.new", "page.health", "worker.cycle", "quick.sync", "refresh",
 )  # fmt: skip
 """The keys of the list, the one that a newcomer needs first in front. What does not fit is left out from the end."""
 COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "job.new", "refresh")
 """The keys that most pages have; a page's own keys are in front of them."""
-WHERE_NEEDED: Final = frozenset({"flow.cancel", "job.retry_with"})
+WHERE_NEEDED: Final = frozenset({"flow.cancel"})
 """Keys that few jobs have a use for: they are on the line only where they apply."""
 NARROW_LABELS = {" run now": " run", " run again": " again"}
 """What is said in place of a long label where the keys do not fit otherwise."""
-ON_THE_LINE: Final = {"mark.undo": "undo delete", "palette": "all actions", "back": "fold"}
-"""The labels of actions that are on the line for one of their uses alone."""
 SWITCH: Final = re.compile(rf"((Automatic )?Processing )?({status_bar.ON}|{status_bar.PAUSED})")
 FILLER: Final = "\0"
 """A placeholder for the second cell of a wide character."""
@@ -103,13 +101,18 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
         return "fleet" if scope == "list" else "back"
     if action.id == "processing" and paused:
         return "resume"
+    if action.id == "mark.undo":
+        return "undo delete"
     if action.id == "job.detail" and situation.unfolds:
         return "unfold"
+    if action.id == "back":
+        return "fold"
+    if action.id == "palette":
+        return "all actions"
     if action.id == "job.retry" and situation.jobs and all(job.status is Status.PENDING for job in situation.jobs):
         return "run now"
-    if action.id == "job.retry" and runs_again(situation):
-        return f"run again{_how_many(action, situation)}"
-    return ON_THE_LINE.get(action.id) or f"{action.label}{_how_many(action, situation)}"
+    label = "run again" if action.id == "job.retry" and runs_again(situation) else action.label
+    return f"{label}{_how_many(action, situation)}"
 
 
 def _how_many(action: Action, situation: Situation) -> str:

@@ -30,7 +30,6 @@ FIRST: Final = 6
 MANY: Final = 25
 TYPES: Final = 4
 DANGEROUS: Final = frozenset({"cancel", "delete"})
-FREE: Final = "a worker is free and no pause, limit or concurrency key holds it back"
 CONTINUES: Final = "It continues if you disconnect."
 
 
@@ -142,15 +141,13 @@ def _of_many(verb: Verb, choice: Choice) -> str:
         running = choice.of(Status.RUNNING.value)
         asked = f" {plural(running, 'job')} running will be asked to stop." if running else ""
         return f"They will not run again unless retried; series stop.{asked} {CONTINUES}"
-    return f"Each will run as soon as {FREE}. {CONTINUES}"
+    return f"They will run as soon as a worker is free. {CONTINUES}"
 
 
 def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
     one = len(jobs) == 1
     if verb == "delete":
-        recurring = sum(job.is_recurring for job in jobs)
-        ends = f" {recurring} series {'ends' if recurring == 1 else 'end'}: no further run." if recurring else ""
-        return f"{'It goes' if one else 'They go'} to the trash for 7 days; you can undo this.{ends}"
+        return f"{'It goes' if one else 'They go'} to the trash for 7 days; you can undo this."
     if verb == "cancel":
         running = sum(job.status is Status.RUNNING for job in jobs)
         asked = f" {plural(running, 'running job')} will be asked to stop." if running else ""
@@ -162,7 +159,7 @@ def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
 def _of_retry(here: int, left: int) -> str:
     """The effect of a retry on `here` jobs in the queue and `left` jobs that left it."""
     if not left:
-        return f"{'It' if here == 1 else 'Each'} will run as soon as {FREE}."
+        return f"{'It' if here == 1 else 'They'} will run as soon as a worker is free."
     copies = "a copy is" if left == 1 else "copies are"
     if not here:
         return f"{'It has' if left == 1 else 'They have'} left the queue: {copies} enqueued."

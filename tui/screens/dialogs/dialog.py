@@ -248,11 +248,7 @@ class EditorDialog(Dialog[T | None]):
 
     DIALOG: ClassVar[str] = ""
 
-    _opened_with = ""
-    _discarding = False
-
     def editor(self, text: str, name: str) -> Editor:
-        self._opened_with = text
         area = Editor(text, id=name, compact=True)
         area.cursor_blink = False
         return area
@@ -265,14 +261,6 @@ class EditorDialog(Dialog[T | None]):
     def action_submit(self) -> None:
         """Closes the dialog with what was typed, if it can be used."""
         raise NotImplementedError
-
-    def action_leave(self) -> None:
-        """Closes the dialog; if the text was changed, only at the second key press."""
-        if self.typed == self._opened_with or self._discarding:
-            self.dismiss(None)
-            return
-        self._discarding = True
-        self.say(f"Press {self.key('close')} again to discard what you typed.")
 
     def say(self, problem: str) -> None:
         """Shows what is wrong; an empty text clears it."""

@@ -30,7 +30,6 @@ LEGEND: Final = (
     ("✗ failed", "no attempts left, or a retry cannot help"),
     ("⊘ cancelled", "will not run unless retried"),
     ("↻ 60m", "recurring, every 60 minutes"),
-    ("⚠ 5m", "column last: the run of 5 minutes ago was partial, it did a part of its work"),
     ("due 12m ago", "its time has come and no worker has taken it"),
 )
 
@@ -88,10 +87,6 @@ class Help(Dialog[None]):
         usual = [str(number) for number in range(1, len(keys) + 1)]
         return f"{keys[0]} … {keys[-1]}" if keys == usual else " ".join(keys)
 
-    def _by_name(self) -> str:
-        """Where an action without a key is found."""
-        return f"in {self.situation.key(BY_ID['palette'])}"
-
     def _section(self, group: str, width: int, said: Sequence[str]) -> Content | None:
         """The keys of a group. Reasons in `said` apply to all actions and are not repeated."""
         rows: list[tuple[str, str, str, str]] = []
@@ -100,10 +95,10 @@ class Help(Dialog[None]):
                 continue
             if action.id.startswith("tab."):
                 if action.id == "tab.all":
-                    rows.append((self._tabs(), f"tabs: {', '.join(TAB_NAMES)}; all is without succeeded jobs", KEY, ""))
+                    rows.append((self._tabs(), f"tabs: {', '.join(TAB_NAMES)}", KEY, ""))
                 continue
             reason = unavailable(action, self.situation)
-            names = " ".join(self.situation.key_names(action)) or self._by_name()
+            names = " ".join(self.situation.key_names(action)) or "palette"
             rows.append((names, action.help, GREY if reason else KEY, GREY if reason else ""))
             if reason and reason not in said:
                 rows.append(("", reason, "", "$warning"))

@@ -200,21 +200,17 @@ class Errors(SplitPage[ErrorReport]):
         return next((pause for pause in types if pause.task_type == task_type), None)
 
     def refused(self) -> dict[str, str]:
-        """Refuses what no group, its jobs or its canary allow, and the edit, which takes one job."""
         trend, canary = self.trend, self.canary
-        lists, edits = self.deck.key("errors.jobs"), self.deck.key("job.retry_with")
-        edit = f"{edits} edits one job: {lists} lists the jobs of this group, and {edits} works there."
-        refused = {"job.retry_with": edit}
         if trend is None:
             reason = "No group under the cursor."
-            return refused | dict.fromkeys(("errors.canary", "errors.rest", "errors.jobs", "errors.mute"), reason)
+            return dict.fromkeys(("errors.canary", "errors.rest", "errors.jobs", "errors.mute"), reason)
         if not trend.failed and not trend.waiting:
             reason = "No job is still in the state this error left it in: each has run again or was removed."
-        elif canary is not None and not canary.settled:
+            return {"errors.canary": reason, "errors.rest": reason}
+        if canary is not None and not canary.settled:
             reason = f"Canary {short_id(canary.job_id)} has not finished. Wait for its result."
-        else:
-            return refused
-        return refused | {"errors.canary": reason, "errors.rest": reason}
+            return {"errors.canary": reason, "errors.rest": reason}
+        return {}
 
     def draw_about(self) -> None:
         """Draws the details, and reads the facets of a group that are not known, or when it has twice as many runs."""
