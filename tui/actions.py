@@ -85,7 +85,6 @@ class Situation:
     `unreached`, `read_only` and `no_work` say why nothing may be changed, and why no job may run here; `refused` are a
     page's own reasons, by action id. `chosen` are the jobs that A chose and froze. `keymap` holds the configured
     keys. With `mouse`, everything must be clickable. `in_fleet` is whether the list of jobs leads back to the fleet.
-    `unfolds` and `folds` are what the keys for the details and for back do to the row under the cursor.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -100,8 +99,6 @@ class Situation:
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mouse: bool = False
     in_fleet: bool = False
-    unfolds: bool = False
-    folds: bool = False
 
     def keys(self, action: Action) -> tuple[str, ...]:
         """The keys of an action in Textual's names."""

@@ -91,19 +91,8 @@ async def test_at_80_columns_the_footer_of_the_list_begins_with_what_a_newcomer_
         assert keys.startswith("⏎ detail  / filter  1-6 tabs  e errors  ? help  q quit")
 
 
-@pytest.mark.parametrize("scope", ["list", "detail"])
-def test_the_key_line_begins_with_one_blank_and_has_two_between_its_keys_at_any_width(scope: Scope) -> None:
-    waits = Situation(jobs=(make_job(1), make_job(2)))
-    for width in range(60, 200):
-        line = "".join(text for text, _ in keys(scope, waits, width))
-        assert line.startswith(" ")
-        assert line[1] != " "
-        assert "   " not in line
-        assert len(line) <= width
-
-
 def test_what_does_not_fit_is_left_out_from_the_end_of_one_order() -> None:
-    order = [name for name in FIRST if name not in {"mark.undo", "back", "help", "quit"}]
+    order = [name for name in FIRST if name not in {"mark.undo", "help", "quit"}]
     names = {BY_ID[name].label if name in BY_ID else "tabs": name for name in order}
     for width in range(60, 200):
         line = "".join(text for text, _ in keys("list", Situation(), width))

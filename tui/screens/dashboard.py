@@ -279,10 +279,7 @@ class Dashboard(Listing):
 
     def situation(self) -> Situation:
         """Actions apply to the jobs chosen with A, otherwise to the selected jobs."""
-        choice, table = self.deck.operations.bulk.choice, self.table
-        leads_elsewhere = choice is not None or self._marking or self.trail or self.filter_text
-        return replace(super().situation(), chosen=choice, unfolds=len(table.here) > 1,
-                       folds=table.is_unfolded_here and not leads_elsewhere)  # fmt: skip
+        return replace(super().situation(), chosen=self.deck.operations.bulk.choice)
 
     def refused(self) -> dict[str, str]:
         """Refuses actions on jobs while some are being chosen, and details where they have no room.

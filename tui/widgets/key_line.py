@@ -32,7 +32,7 @@ KEPT = ("help", "quit", "palette")
 """Keys that are always on the line; the palette only where there is a mouse."""
 TABS: Final = "tabs"
 FIRST: Final = (
-    "job.detail", "back", "filter", TABS, "page.errors", "help", "quit", "mark.undo", "job.retry", "processing", "job.cancel",
+    "job.detail", "filter", TABS, "page.errors", "help", "quit", "mark.undo", "job.retry", "processing", "job.cancel",
     "job.delete", "job.new", "page.health", "worker.cycle", "quick.sync", "refresh",
 )  # fmt: skip
 """The keys of the list, the one that a newcomer needs first in front. What does not fit is left out from the end."""
@@ -40,8 +40,8 @@ COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "jo
 """The keys that most pages have; a page's own keys are in front of them."""
 WHERE_NEEDED: Final = frozenset({"flow.cancel"})
 """Keys that few jobs have a use for: they are on the line only where they apply."""
-NARROW_LABELS = {" run now": " run", " run again": " again"}
-"""What is said in place of a long label where the keys do not fit otherwise."""
+NARROW_LABELS = {" run now": " run  ", " run again": " again"}
+"""As wide as the same key's label on another job, so that the keys beside it do not move."""
 SWITCH: Final = re.compile(rf"((Automatic )?Processing )?({status_bar.ON}|{status_bar.PAUSED})")
 FILLER: Final = "\0"
 """A placeholder for the second cell of a wide character."""
@@ -54,12 +54,12 @@ def keys(scope: Scope, situation: Situation, width: int, *, paused: bool = False
     the palette stays as well, as the last.
     """
     spans = {name: _spans(name, scope, situation, paused=paused) for name in _names(scope, situation)}
-    most = width + 1  # The first key loses its two blanks to a margin of one.
-    if _length(spans.values()) > most:
+    if _length(spans.values()) > width + 2:
         spans = {name: [(NARROW_LABELS.get(text, text), ink) for text, ink in key] for name, key in spans.items()}
-    while len(spans) > len(KEPT) and _length(spans.values()) > most:
+    while len(spans) > len(KEPT) and _length(spans.values()) > width + 2:
         del spans[next(name for name in reversed(spans) if name not in KEPT)]
-    return [(" ", "text"), *[span for key in spans.values() for span in key][1:]]
+    margin: list[Span] = [(" ", "text")] if _length(spans.values()) < width + 2 else []
+    return [*margin, *[span for key in spans.values() for span in key][1:]]
 
 
 def _names(scope: Scope, situation: Situation) -> list[str]:
@@ -68,7 +68,7 @@ def _names(scope: Scope, situation: Situation) -> list[str]:
     names = [action.id for action in offered(scope) if action.footer and action.id not in absent]
     if scope == "list":
         names = [name for name in names if name in FIRST]
-        names += [TABS, *(["mark.undo"] if situation.can_undo else []), *(["back"] if situation.folds else [])]
+        names += [TABS, *(["mark.undo"] if situation.can_undo else [])]
         names.sort(key=FIRST.index)
         if situation.chosen is not None or len(situation.jobs) > 1:
             names.sort(key=lambda name: name not in ON_MANY)
@@ -103,10 +103,6 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
         return "resume"
     if action.id == "mark.undo":
         return "undo delete"
-    if action.id == "job.detail" and situation.unfolds:
-        return "unfold"
-    if action.id == "back":
-        return "fold"
     if action.id == "palette":
         return "all actions"
     if action.id == "job.retry" and situation.jobs and all(job.status is Status.PENDING for job in situation.jobs):
@@ -149,7 +145,7 @@ def _cells(spans: Sequence[Span]) -> str:
 
 def _on_key(spans: Sequence[Span], x: int, scope: Scope, situation: Situation) -> str | None:
     """The action of a key on the line from `keys`; its label counts as well."""
-    always = {"mark.undo", "palette", "back"}
+    always = {"mark.undo", "palette"}
     shown = [action for action in offered(scope) if action.footer or action.id in always]
     names = {situation.key(action).replace("enter", "⏎"): action.id for action in shown}
     end, found = 0, None

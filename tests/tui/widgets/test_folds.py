@@ -96,20 +96,6 @@ async def test_enter_unfolds_a_row_and_escape_folds_it_again() -> None:
 
 
 @pytest.mark.slow
-async def test_the_key_line_says_that_enter_unfolds_a_row_and_escape_folds_it() -> None:
-    async with dashboard(FakeBackend([make_job(at) for at in (1, 2, 3, 4)]), folding=True) as deck:
-        assert key_line(deck).startswith(" ⏎ unfold  / filter")
-        await deck.press("enter")
-        assert key_line(deck).startswith(" ⏎ detail  esc fold  / filter")
-        await deck.press("space")
-        assert "esc fold" not in key_line(deck), "escape clears the mark first"
-
-
-def key_line(deck: Deck) -> str:
-    return deck.screen_text().splitlines()[-1]
-
-
-@pytest.mark.slow
 async def test_actions_on_a_row_of_several_ask_about_all_of_them() -> None:
     backend = FakeBackend([make_job(at) for at in (1, 2, 3, 4)])
     async with dashboard(backend, "D", folding=True) as deck:

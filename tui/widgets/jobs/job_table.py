@@ -124,11 +124,6 @@ class JobTable(Lines[Row], can_focus=True):
         return bool(self._listed.apart)
 
     @property
-    def is_unfolded_here(self) -> bool:
-        """Whether the row under the cursor is one of those."""
-        return self.current is not None and self._listed.alike(self.current) in self._listed.apart
-
-    @property
     def selected(self) -> tuple[Job, ...]:
         """The marked jobs and the open range in list order; otherwise the jobs under the cursor."""
         chosen = self._chosen()
