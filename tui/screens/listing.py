@@ -154,10 +154,6 @@ class Listing(Acting):
         """The marked jobs, otherwise those under the cursor."""
         return self.table.selected
 
-    def action_do(self, action_id: str) -> None:
-        self.table.hold()
-        super().action_do(action_id)
-
     def on_job_table_moved(self) -> None:
         """Redraws the lines below; near the end of the list, reads more of it."""
         table, view = self.table, self.deck.view

@@ -385,7 +385,7 @@ async def test_deletions_of_many_and_of_few_are_taken_back_in_their_order() -> N
 
 async def test_what_is_said_under_the_list_goes_by_itself_and_gives_the_error_its_line_back() -> None:
     backend = failed(3)
-    async with dashboard(backend, "j", "k") as deck:
+    async with dashboard(backend) as deck:
         gone = backend.jobs.pop(0)
         await deck.refresh()
         assert f"{short_id(gone.id)} left this list" in deck.line("peek")
@@ -405,7 +405,7 @@ async def test_what_is_said_under_the_list_goes_by_itself_and_gives_the_error_it
 
 async def test_a_job_that_comes_back_has_not_left_the_list() -> None:
     backend = failed(3)
-    async with dashboard(backend, "j", "k") as deck:
+    async with dashboard(backend) as deck:
         gone = backend.jobs.pop(0)
         await deck.refresh()
         assert "left this list" in deck.line("peek")

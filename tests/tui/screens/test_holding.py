@@ -31,7 +31,7 @@ async def test_p_on_a_list_of_one_payload_value_holds_its_jobs_and_later_release
         assert backend.calls == [("hold", "webhook_push", "customerId", 5, "vendor down", timedelta(minutes=30))]
         twin = "jobdeck hold webhook_push customerId=5 --reason 'vendor down' --for 30m"
         assert deck.toasts[-1] == f"Hold 7 keeps webhook_push customerId=5: 1 job waiting.\n{twin}"
-        assert "webhook_push customerId=5 (hold 7) held (1 job) for <1m by alice" in deck.line("now")
+        assert "webhook_push customerId=5 (hold 7) held (1 job) since 12:04Z by alice" in deck.line("now")
         await deck.press("P", "down")
         assert "Release webhook_push customerId=5 (hold 7)" in deck.screen_text()
         await deck.press("enter")

@@ -238,6 +238,17 @@ async def test_back_at_the_top_the_list_is_short_again_unless_something_is_marke
         assert len(deck.table.jobs) == PAGE
 
 
+async def test_at_80_columns_the_keys_stay_where_they_are_whatever_the_job_under_the_cursor_allows() -> None:
+    backend = FakeBackend([make_job(1, Status.FAILED), make_job(2)])
+    async with dashboard(backend) as deck:
+        retry = deck.line("keys")
+        await deck.press("j")
+        run = deck.line("keys")
+        at = retry.index("R retry")
+        assert run == f"{retry[:at]}R run  {retry[at + 7 :]}"
+        assert "P pause" in run
+
+
 def test_what_is_cut_in_its_middle_ends_as_it_did_in_cells_too() -> None:
     name = "游戏平台同步任务处理器非常长的名字需要截断"
     for width in range(2, 44):

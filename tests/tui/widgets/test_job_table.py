@@ -97,13 +97,12 @@ async def test_a_job_that_comes_to_the_head_of_a_list_is_seen() -> None:
     async with app.run_test(size=(80, LINES + 1)):
         table = app.table
         table.show(jobs(*range(10, 100)), MOMENT)
-        table.move_to(0)
         table.show(jobs(1, *range(10, 100)), MOMENT)
         assert (table.current, table.top) == (make_job(10), 0)
 
 
 @pytest.mark.parametrize("moved", [False, True])
-async def test_a_cursor_that_nobody_has_moved_stays_on_the_first_row(*, moved: bool) -> None:
+async def test_a_cursor_that_nobody_has_moved_goes_to_the_head_before_it_would_leave_the_view(*, moved: bool) -> None:
     app = TableApp()
     async with app.run_test(size=(80, LINES + 1)):
         table = app.table
@@ -111,7 +110,7 @@ async def test_a_cursor_that_nobody_has_moved_stays_on_the_first_row(*, moved: b
         if moved:
             table.move_to(0)
         table.show(jobs(*range(31 - LINES, 100)), MOMENT)
-        assert (table.current, table.top) == (make_job(30 if moved else 31 - LINES), 0)
+        assert (table.current, table.top) == (make_job(30), 0)
         table.show(jobs(*range(30 - LINES, 100)), MOMENT)
         assert (table.current, table.top) == ((make_job(30), 1) if moved else (make_job(30 - LINES), 0))
 

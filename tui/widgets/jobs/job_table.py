@@ -75,7 +75,7 @@ class JobTable(Lines[Row], can_focus=True):
         self._listed = Rows()
         self.marks: set[UUID] = set()
         self.cursor = 0
-        self._held = False
+        self._moved = False
         self._empty = ""
         self._below: tuple[tuple[Span, ...], ...] = ()
         self._range: UUID | None = None
@@ -136,12 +136,12 @@ class JobTable(Lines[Row], can_focus=True):
         return self._range is not None
 
     def show(self, jobs: Sequence[Job], moment: Moment, *, folds: bool = False, more: bool = False) -> Gone:
-        """Replaces the list, which goes on with `more`. Marks stay on their jobs, as does a cursor that is held.
+        """Replaces the list, which goes on with `more`. The cursor stays on its job, and marks on theirs.
 
         With `folds`, jobs that read alike and stand next to each other are one row, on which the cursor stays.
 
         The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
-        so that a new first job is seen. Until somebody moves it or acts, the cursor stays on the first row.
+        so that a new first job is seen. Where it would leave the view, a cursor that nobody has moved goes to the head.
         """
         held, line, at_head = self.here, self.cursor - self.top, self.top == 0
         common = self._listed.alike(held[0]) if held else None
@@ -150,8 +150,10 @@ class JobTable(Lines[Row], can_focus=True):
         self.marks -= lost
         if self._range not in self._listed.index:
             self._range = None
-        at = self._listed.place_of(held, common) if self._held else 0
+        at = self._listed.place_of(held, common)
         self.cursor = self._clamp(self.cursor if at is None else at)
+        if at_head and not self._moved and self.cursor >= self.lines:
+            self.cursor = 0
         self.top = max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line
         self._place()
         return Gone(held[0].id if held and at is None else None, len(lost))
@@ -214,13 +216,9 @@ class JobTable(Lines[Row], can_focus=True):
         """Clears the list: jobs, cursor, marks and range."""
         self._listed.clear()
         self.cursor, self.top, self._range = 0, 0, None
-        self._held = False
+        self._moved = False
         self.marks.clear()
         self._repaint()
-
-    def hold(self) -> None:
-        """Lets the cursor follow its job from now on."""
-        self._held = True
 
     def move(self, by: int) -> None:
         """Moves the cursor by a number of jobs and stops at the ends."""
@@ -231,7 +229,7 @@ class JobTable(Lines[Row], can_focus=True):
         self.cursor = self._clamp(index)
         if line is not None:
             self.top = self.cursor - line
-        self._held = True
+        self._moved = True
         self._show_line(self.cursor)
         self._settle()
 
@@ -247,7 +245,7 @@ class JobTable(Lines[Row], can_focus=True):
 
     def toggle_range(self) -> None:
         """Opens a range at the cursor, or marks the jobs of the open range."""
-        self._held = True
+        self._moved = True
         if self._range is None:
             self._range = self.current.id if self.current else None
         else:
