@@ -153,7 +153,7 @@ class _Competitors(Walk):
         return settle_coaches(self.ctx.db, onboarding, needed, lap) if needed else {}
 
     def output(self, lap: Lap) -> tuple[Json, dict[str, int]]:
-        """The coaches who were onboarded on the way stand beside the competitors."""
+        """The coaches who were onboarded first are counted under `coaches`."""
         totals, coaches = Totals.of(self.ctx, lap, self.role), Totals.of(self.ctx, lap, "coach")
         failures = totals.failures | ({"invalid_id": self.unreadable} if self.unreadable else {})
         beside = totals.skipped.get(OUT_OF_SCOPE, 0) + totals.skipped.get(UNKNOWN, 0)

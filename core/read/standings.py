@@ -92,7 +92,10 @@ MAY_WAIT: Final = " AND %(standing)s NOT IN ('at limit', 'cannot run', 'overdue'
 MAY_BE_DUE: Final = """
 AND j.run_at <= CASE WHEN %(standing)s IN ('at limit', 'cannot run', 'overdue') THEN now() ELSE 'infinity' END
 """
-"""Where pending jobs with a standing can be: in the lane `l`, behind another job, due. There, `STANDS_SO` asks each."""
+"""Conditions that leave out pending jobs which cannot have the wanted standing, so that few are judged by `STANDS_SO`.
+
+They are about the types of the lanes `l`, the jobs that wait for another one, and the time when a job is due.
+"""
 
 RANK: Final = """
 array_position(ARRAY['failed', 'cannot run', 'overdue', 'retrying', 'running', 'claimed', 'at limit', 'waiting',

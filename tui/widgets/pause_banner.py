@@ -23,7 +23,7 @@ THROUGH: Final = " (jobdeck)"
 LEAST_REASON: Final = 12
 """A shorter beginning of a reason tells nothing."""
 MOST_CUT: Final = 6
-"""How many cells of a name the beginning of a reason is worth."""
+"""A name loses this many cells at most, so that the beginning of a reason fits."""
 LEAST_NAME: Final = 12
 """The cells of a task type that are always kept."""
 LEAST_TYPE: Final = 50

@@ -207,10 +207,12 @@ begin
             'Nothing was changed.');
     end if;
     perform job_refuse_long_values(new.task_type, new.dedupe_key, new.concurrency_key, new.fingerprint);
-    if not new.is_recurring and new.status in ('pending', 'running') then
-        new.slots := null;
-    elsif new.status in ('pending', 'running') then
-        perform job_refuse_rhythm(new.recurrence_interval_minutes, new.schedule, new.slots);
+    if new.status in ('pending', 'running') then
+        if new.is_recurring then
+            perform job_refuse_rhythm(new.recurrence_interval_minutes, new.schedule, new.slots);
+        else
+            new.slots := null;
+        end if;
     end if;
     if new.blocked_by is not null then
         perform job_queue_ask_recheck(null, array[new.blocked_by]);

@@ -78,7 +78,7 @@ class CutOff:
         self._over.set()
 
     def within(self, seconds: float) -> None:
-        """Ends the process in so many seconds and `LAST_SECONDS`, with 1. The first time of several calls counts."""
+        """Ends the process with 1 after these seconds and `LAST_SECONDS`. Of several calls, the earliest end counts."""
         threading.Thread(target=self._wait, args=(seconds + LAST_SECONDS,), name="cut off", daemon=True).start()
 
     def _wait(self, seconds: float) -> None:
