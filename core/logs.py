@@ -68,9 +68,15 @@ running: ContextVar[LoggedRun | None] = ContextVar("running", default=None)
 
 
 def event(logger: logging.Logger, level: int, message: str, **fields: Any) -> None:
-    """Logs an event with its fields; nearly free if the level is off."""
-    if logger.isEnabledFor(level):
-        logger.log(level, "%s", message, extra={"fields": fields}, stacklevel=2)
+    """Logs an event with its fields; nearly free if the level is off.
+
+    It needs no lock of the logging module, which the interrupted thread of a handler may leave locked in Python 3.11
+    and 3.12: the threads that keep leases and report runs must go on.
+    """
+    if level >= logger.getEffectiveLevel() and level > logger.manager.disable:
+        file, line, function, _ = logger.findCaller(stacklevel=2)
+        facts = {"fields": fields}
+        logger.handle(logger.makeRecord(logger.name, level, file, line, "%s", (message,), None, function, facts))
 
 
 def configure(

@@ -18,6 +18,7 @@ from opentelemetry import context as current
 from opentelemetry import metrics, trace
 from opentelemetry.trace import Link, NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from jobdeck.core.logs import event
 from jobdeck.core.model import ClaimedJob, FinishedRun, RunOutcome, Ticket
 from jobdeck.core.redact import safe_error
 from jobdeck.core.telemetry.spans import Origin, Sending
@@ -155,7 +156,7 @@ class Recorder:
                 try:
                     flush()
                 except Exception as error:  # noqa: BLE001 -- an exporter of the application
-                    log.warning("spans could not be exported: %s", safe_error(repr(error)))
+                    event(log, logging.WARNING, "spans could not be exported", error=safe_error(repr(error)))
 
 
 class Enqueue(Sending):
@@ -201,7 +202,7 @@ class Run:
         try:
             self._end(run, recorded)
         except Exception as error:  # noqa: BLE001 -- processors and exporters are the application's
-            log.warning("the span of a run could not be ended: %s", safe_error(repr(error)))
+            event(log, logging.WARNING, "the span of a run could not be ended", error=safe_error(repr(error)))
 
     def _end(self, run: FinishedRun | None, recorded: RunOutcome | None) -> None:
         self._recorder.count(self._task_type, run, recorded)

@@ -22,7 +22,7 @@ from jobdeck.core.errors import (
     Snooze,
     TimedOut,
 )
-from jobdeck.core.logs import running
+from jobdeck.core.logs import event, running
 from jobdeck.core.model import ClaimedJob, FinishedRun, Json, RunOutcome
 from jobdeck.core.postgres.jsonb import UNREADABLE, NotStorableError, fitted, storable
 from jobdeck.core.postgres.lent.loan import LeftOpen
@@ -73,7 +73,7 @@ class Executor:
         self.recorder = recorder
         # Bound once, since each run gets it.
         self._reporting = self._report_of
-        install()
+        install(registry.names)
 
     def run(self, job: ClaimedJob, context: RunContext | None = None) -> FinishedRun:
         """Runs one job and returns its report. Never raises, whatever the handler raises.
@@ -354,7 +354,8 @@ class Executor:
             # Of a handler that failed, or whose end is in that transaction.
             return
         except Exception as error:  # noqa: BLE001 -- the run has ended; a broken connection must not undo its report
-            log.warning("a run's connection could not be returned to the pool: %s", safe_error(str(error)))
+            message = "a run's connection could not be returned to the pool"
+            event(log, logging.WARNING, message, error=safe_error(str(error)))
 
 
 def _may_be_newer(error: InvalidPayload) -> bool:

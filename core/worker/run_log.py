@@ -9,11 +9,14 @@ import traceback
 from collections import deque
 from functools import cache
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobdeck.core.errors import JobdeckError
 from jobdeck.core.logs import LoggedRun, message_of, running, traceback_of
 from jobdeck.core.redact import clean, redact_part, safe_error, safe_text, safe_texts, scrub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LINES = 200
 CHARACTERS = 64 * 1024
@@ -198,11 +201,13 @@ def _text(record: logging.LogRecord) -> str:
 _handler = RunLogHandler(logging.INFO)
 
 
-def install() -> None:
-    """Adds the handler to the root logger, once."""
+def install(task_types: Iterable[str]) -> None:
+    """Adds the handler to the root logger, once, and makes the loggers of these types, so that no run has to."""
     root = logging.getLogger()
     if _handler not in root.handlers:
         root.addHandler(_handler)
+    for task_type in task_types:
+        handler_logger(task_type)
 
 
 def error_message(error: BaseException) -> str:

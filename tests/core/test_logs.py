@@ -341,6 +341,27 @@ def test_an_exception_that_is_raised_in_a_thread_while_it_waits_to_log_leaves_th
     assert "still written" in (capsys.readouterr().err if console else path.read_text(encoding="utf-8"))
 
 
+def test_an_event_is_logged_while_an_interrupted_thread_holds_the_lock_of_the_logging_module(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO)
+    # Nobody has asked for its level, so the logging module has not kept the answer.
+    fresh = logging.getLogger("jobdeck.core.test.fresh")
+    thread = threading.Thread(target=logs.event, args=(fresh, logging.WARNING, "still written"), daemon=True)
+    with logging._lock:  # type: ignore[attr-defined]
+        thread.start()
+        thread.join(PATIENCE)
+        assert not thread.is_alive()
+    assert caplog.messages == ["still written"]
+
+
+def test_an_event_names_the_line_that_logged_it(caplog: pytest.LogCaptureFixture) -> None:
+    logs.event(log, logging.ERROR, "here", runs=1)
+    (record,) = caplog.records
+    named = (record.funcName, record.filename, record.levelname)
+    assert named == ("test_an_event_names_the_line_that_logged_it", "test_logs.py", "ERROR")
+
+
 def waits_for(handler: logging.Handler, thread: threading.Thread) -> bool:
     """Whether a thread executes the method of a handler that takes its lock."""
     frame = sys._current_frames().get(thread.ident or 0)

@@ -52,6 +52,11 @@ def leaves_a_lock(_params: Nothing, _ctx: JobContext) -> None:
     logging._lock.acquire()  # type: ignore[attr-defined]
 
 
+@job("f_fails", payload=Nothing)
+def fails(_params: Nothing, _ctx: JobContext) -> None:
+    raise ValueError("as asked")
+
+
 @job("f_ends_its_fork", payload=Nothing)
 def ends_its_fork(_params: Nothing, _ctx: JobContext) -> Done:
     forked = fork.Process(target=wait_for_ever)

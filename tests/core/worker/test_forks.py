@@ -122,16 +122,20 @@ def test_a_worker_ends_and_hands_back_its_jobs_whatever_its_handlers_left(
 
 
 @pytest.mark.slow
-def test_a_worker_ends_although_a_thread_of_a_handler_has_left_the_lock_of_logging(
+def test_a_worker_reports_its_runs_and_ends_although_a_thread_of_a_handler_has_left_the_lock_of_logging(
     conn: Connection, worker: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    conn.add("f_leaves_a_lock")
-    until(lambda: conn.value("SELECT count(*) FROM job_queue WHERE status = 'running'") == 1, "the run")
+    jobs = [conn.add("f_leaves_a_lock").id, conn.add("f_fails", max_attempts=1).id]
+    until(lambda: not any(conn.status_of(job) == "running" for job in jobs), "the reports")
+    until(lambda: conn.status_of(jobs[1]) == "failed", "the report of a failure, which is logged at another level")
     worker.send_signal(signal.SIGTERM)
     assert worker.wait(PATIENCE) == 1
+    assert conn.outcomes(jobs[0]) == ["succeeded"]
     told = (tmp_path / "worker.log").read_text()
+    assert "run failed" in told
+    # The logging module needs its lock to close what it writes to.
     assert "The worker does not end, so it is cut off." in told
-    assert "_stop_threads" in told
+    assert "in shutdown" in told
 
 
 @pytest.mark.slow
