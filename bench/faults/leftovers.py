@@ -22,6 +22,7 @@ PROCESSES = os.cpu_count() or 1
 MOST = {"threads": CONCURRENCY + PROCESSES + 25, "descriptors": 120, "children": PROCESSES + 3}
 """Of an idle worker. One that has run nothing but plain jobs has a few less."""
 END_SECONDS = 60.0
+STUCK = "SELECT count(*) FROM job_queue WHERE status = 'running' AND started_at < now() - interval '1 minute'"
 HELD = {
     "sessions of the workers": f"SELECT count(*) FROM pg_stat_activity WHERE usename = '{ROLE}'",
     "advisory locks": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
@@ -40,7 +41,9 @@ def left_behind(stage: Stage, canaries: Sequence[int]) -> Iterator[str]:
     with stage.server.connect(role=ROLE) as conn:
         asked = [operator.canary_answer(conn, canary) for canary in canaries]
     yield from (f"canary {one.canary} is still {one.state}" for one in asked if not one.settled)
-    yield from _stop(stage.workers)
+    with stage.server.connect() as conn:
+        stuck = conn.execute(STUCK.encode()).fetchone() != (0,)
+    yield from _stop(stage.workers, stuck=stuck)
     if not _becomes(lambda: not _processes(stage)):
         yield f"processes of workers that have ended: {_processes(stage)}"
     for what, statement in HELD.items():
@@ -49,14 +52,13 @@ def left_behind(stage: Stage, canaries: Sequence[int]) -> Iterator[str]:
                 yield f"{what} after the end of all workers: {conn.execute(statement.encode()).fetchone()}"
 
 
-def _stop(workers: list[Worker]) -> Iterator[str]:
-    """Terminates all workers, and says where the threads of one are that does not end."""
+def _stop(workers: Sequence[Worker], *, stuck: bool) -> Iterator[str]:
+    """Ends all workers, and says where the threads are of one that does not end, and of all if a job is stuck."""
     for worker in workers:
-        code = worker.stop(END_SECONDS)
-        if isinstance(code, str):
-            yield f"a worker did not end within {END_SECONDS:.0f} s: {code}"
-        elif code:
-            yield f"a worker ended with {code} at the end"
+        if stuck:
+            yield f"a worker, beside a job that is stuck: {worker.abort()}"
+        elif how := worker.stop(END_SECONDS):
+            yield f"a worker {how}"
 
 
 def _becomes(condition: Callable[[], bool]) -> bool:

@@ -39,6 +39,8 @@ class Worker:
         self._command = [sys.executable, "-m", "core", "worker", *arguments]
         self._environ = environ
         self._log = log
+        self._begun = 0
+        """Where in the log the end of the worker begins."""
         self.start()
 
     def start(self) -> None:
@@ -55,21 +57,29 @@ class Worker:
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def stop(self, seconds: float = STOP_SECONDS) -> int | str:
-        """Terminates the worker and returns its exit code; or where its threads are, if it had to be killed."""
+    def stop(self, seconds: float = STOP_SECONDS) -> str:
+        """Terminates the worker. Returns how it ended and what it wrote meanwhile, empty if it ended with 0.
+
+        One that does not end within these seconds is aborted, and writes where its threads are.
+        """
+        self._begun = self._log.stat().st_size
         self.signal(signal.SIGTERM)
         try:
-            return self.process.wait(seconds)
+            code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            return self._aborted()
+            return f"did not end within {seconds:.0f} s of SIGTERM: {self.abort()}"
+        return f"ended with {code} after SIGTERM: {self._written()}" if code else ""
 
-    def _aborted(self) -> str:
+    def abort(self) -> str:
         """Aborts the worker, and returns the stacks of its threads if it has the fault handler of Python."""
-        begun = self._log.stat().st_size
+        self._begun = self._log.stat().st_size
         self.signal(signal.SIGABRT)
         self.process.wait()
+        return self._written()
+
+    def _written(self) -> str:
         with self._log.open("rb") as log:
-            log.seek(begun)
+            log.seek(self._begun)
             return log.read().decode(errors="replace").strip()
 
 
