@@ -183,12 +183,12 @@ class JobdeckApp(Hosting):
         if not isinstance(self.screen, page):
             self._show_page(page())
 
-    def open_over(self, name: str, wanted: Hashable | None = None) -> None:
+    def open_over(self, name: str, wanted: Hashable | None = None, **given: str) -> None:
         page = _page(name)
-        if isinstance(self.screen, page):
+        if isinstance(self.screen, page) and all(getattr(self.screen, what) == value for what, value in given.items()):
             self.say(ALL_HERE)
             return
-        opened = page()
+        opened = page(**given)
         opened.wanted = wanted
         self.push_screen(opened)
 

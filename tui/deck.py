@@ -99,8 +99,11 @@ class Deck(Host, Protocol):
     def open_page(self, name: str) -> None:
         """Opens a page by its name in the table of actions."""
 
-    def open_over(self, name: str, wanted: Hashable | None = None) -> None:
-        """Opens a page over the open one, with the cursor on the line with the key `wanted`. `esc` leads back."""
+    def open_over(self, name: str, wanted: Hashable | None = None, **given: str) -> None:
+        """Opens a page over the open one, with the cursor on the line with the key `wanted`. `esc` leads back.
+
+        `given` narrows the page down, as its constructor takes it.
+        """
 
     def open_table(self, page: Page) -> None:
         """Opens a page of a plugin."""

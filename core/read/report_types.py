@@ -318,15 +318,13 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """The workers of the last day, the running jobs, and the task types with waiting jobs but no live worker.
-
-    Types that are set aside are left out.
-    """
+    """The workers of the last day, the release of each, the running jobs, and the types that wait without one."""
 
     at: datetime
     workers: tuple[Worker, ...]
     running: tuple[Job, ...]
     unhandled: tuple[str, ...]
+    releases: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -147,14 +147,22 @@ ORDER BY id DESC LIMIT 10000
 
 
 def worker_report() -> Query[WorkerReport]:
+    """The workers, what they run, and the waiting types that no live one handles; not those that are set aside."""
+
     def read(
-        at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str]
-    ) -> WorkerReport:
+        at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str],
+        releases: Mapping[str, str],
+    ) -> WorkerReport:  # fmt: skip
         handled = {task_type for worker in heard_of if worker.alive for task_type in worker.task_types}
-        return WorkerReport(at, heard_of, running, tuple(name for name in waiting if name not in handled))
+        unhandled = tuple(name for name in waiting if name not in handled)
+        return WorkerReport(at, heard_of, running, unhandled, releases)
 
     waiting = select(_WAITING_TYPES, read=lambda rows: [row["name"] for row in rows])
-    return combine(clock(), workers(), _running(), waiting, read=read)
+    releases = select(
+        "SELECT id, release FROM job_workers WHERE release <> ''",
+        read=lambda rows: {row["id"]: row["release"] for row in rows},
+    )
+    return combine(clock(), workers(), _running(), waiting, releases, read=read)
 
 
 def digest(since: timedelta, *, production: bool = False) -> Query[Digest]:

@@ -153,6 +153,7 @@ class Evidence:
         self.many: dict[int, int] = {}
         """The number of jobs of an entry, by its id, where it is not one."""
         self.unhandled: tuple[str, ...] = ()
+        self.releases: dict[str, str] = {}
         self.recipients: dict[UUID, Recipients] = {}
         self.flows: dict[UUID, FlowTree] = {}
         self.stuck: tuple[UUID, ...] = ()
@@ -211,7 +212,7 @@ class Evidence:
 
     def worker_report(self) -> WorkerReport:
         self._read("worker_report")
-        return WorkerReport(self.backend.at, self.backend.workers, self._running(), self.unhandled)
+        return WorkerReport(self.backend.at, self.backend.workers, self._running(), self.unhandled, self.releases)
 
     def audit(self, since: timedelta) -> AuditReport:
         self._read("audit")

@@ -41,6 +41,7 @@ OPENS: Final[Mapping[str, Callable[[Deck, Any], None]]] = {
     "job run": lambda deck, key: deck.open_job(key[1], key[2]),
     "type": lambda deck, key: deck.list_filter(Filter(task_type=key[1])),
     "worker": lambda deck, key: deck.open_over("workers", key),
+    "release": lambda deck, key: deck.open_over("workers", release=key[1]),
     "trigger": lambda deck, key: deck.open_over("workers", ("worker", key[1])),
     "finding": lambda deck, key: open_lead(deck, LEADS.get(key[1], "")),
 }

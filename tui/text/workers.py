@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from jobdeck.core.words.wording import slots
@@ -25,6 +26,14 @@ def summary(report: WorkerReport) -> list[Span]:
     alive = [worker for worker in report.workers if worker.alive]
     word = f"{plural(len(alive), 'worker')} alive, {slots(alive)} taken"
     return [(word, "text" if alive else "bad")]
+
+
+def of_release(report: WorkerReport, release: str) -> WorkerReport:
+    """The workers of one release of the application, with the jobs that they run, and no type that waits elsewhere."""
+    found = tuple(worker for worker in report.workers if report.releases.get(worker.id) == release)
+    held = {worker.id for worker in found}
+    running = tuple(job for job in report.running if job.locked_by in held)
+    return replace(report, workers=found, running=running, unhandled=())
 
 
 def lines(report: WorkerReport, width: int, here: str | None = None) -> list[Entry]:
@@ -64,15 +73,19 @@ def _worker(worker: Worker, report: WorkerReport, width: int, *, here: bool) -> 
         (f"  {slots([worker])}" if worker.alive else "", "text"),
         key=("worker", worker.id),
     )
+    release = report.releases.get(worker.id)
     facts = (
         f"   {one_line(worker.host)} pid {worker.pid}, version {one_line(worker.version)}, since "
         f"{worker.started_at:%m-%d} {clock(worker.started_at)}, heartbeat {ago(worker.heartbeat_at, at)}"
     )
+    program = [entry((fit(f"   release {one_line(release)}", width).rstrip(), "muted"),
+                     key=("release", release, worker.id))] if release else []  # fmt: skip
     types = f"   handles {_types(worker.task_types, report.workers)}"
     running = [job for job in report.running if job.locked_by == worker.id]
     return [
         head,
         entry((fit(facts, width).rstrip(), "muted" if worker.alive else "bad")),
+        *program,
         entry((fit(types, width).rstrip(), "muted")),
         *(_job(job, at, width) for job in running),
         BLANK,

@@ -158,6 +158,12 @@ class TestWorkerReport:
         conn.advance(3 * MINUTE)
         assert reports.worker_report().run(conn).unhandled == ("alpha", "beta", "delta", "epsilon")
 
+    def test_the_release_of_each_worker_is_told_once_it_declared_one(self, conn: Connection) -> None:
+        announce(conn)
+        announce(conn, "worker-2")
+        conn.execute("UPDATE job_workers SET release = 'shop@2.0' WHERE id = 'worker-2'")
+        assert reports.worker_report().run(conn).releases == {"worker-2": "shop@2.0"}
+
     def test_what_runs_is_told_with_who_runs_it(self, conn: Connection) -> None:
         conn.add()
         conn.claim_one()

@@ -8,11 +8,13 @@ import pytest
 
 from jobdeck.core.model import Filter, Finding, Health, Status, Verdict
 from jobdeck.core.read.report_types import Clause, JobDetail
+from jobdeck.core.read.stats.facets import Facets
 from jobdeck.tui.format import short_id
-from jobdeck.tui.screens.page import OPENS, ListPage
+from jobdeck.tui.screens.page import OPENS, ListPage, SplitPage
+from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import FakeBackend, job_id, make_job
 from tests.tui.figures_sample import BROKEN, incident
-from tests.tui.sample import sample
+from tests.tui.sample import facet, sample
 from tests.tui.support import dashboard
 
 
@@ -125,3 +127,52 @@ async def test_enter_on_a_job_offers_its_holder_worker_flow_and_type_and_esc_wal
         deck.app.open_job(job_id(99))
         await deck.pilot.pause()
         assert "no longer exists" in deck.screen_text()
+
+
+async def test_enter_on_a_release_opens_its_workers_and_their_jobs_alone_and_esc_walks_back() -> None:
+    backend = sample()
+    one, here = backend.workers
+    backend.evidence.releases = {one.id: "shop@2.0", here.id: "shop@1.9"}
+    backend.jobs[0] = replace(backend.jobs[0], locked_by=one.id)
+    async with dashboard(backend, "m") as deck:
+        every = deck.app.screen
+        assert isinstance(every, ListPage)
+        every.pane.seek(("release", "shop@2.0", one.id))
+        await deck.press("enter")
+        text = deck.screen_text()
+        assert "Workers of the release shop@2.0" in text
+        assert "1 worker alive" in text
+        assert short_id(backend.jobs[0].id) in text
+        assert f"  {here.id} " not in text
+        of_it = deck.app.screen
+        assert isinstance(of_it, ListPage)
+        of_it.pane.seek(("release", "shop@2.0", one.id))
+        await deck.press("enter")
+        assert "shows all there is" in deck.toasts[-1]
+        await deck.press("escape")
+        assert deck.app.screen is every
+        assert every.pane.current == ("release", "shop@2.0", one.id)
+
+
+@pytest.mark.parametrize(("kind", "value", "heading"), [
+    ("release", "shop@2.0", " Workers of the release shop@2.0"), ("worker", "web-1:4242", " Workers  "),
+])  # fmt: skip
+async def test_enter_on_a_worker_or_a_release_among_the_facets_of_a_group_opens_it(
+    kind: str, value: str, heading: str
+) -> None:
+    backend = sample()
+    backend.evidence.releases = {"web-1:4242": "shop@2.0"}
+    key = backend.evidence.trends[1].key
+    backend.evidence.facets = {key: Facets(47, (facet(kind=kind, key=kind, value=value, these=45, sampled=47),))}
+    async with dashboard(backend, "e") as deck:
+        errors = deck.app.screen
+        assert isinstance(errors, SplitPage)
+        errors.list_pane.seek(backend.evidence.trends[1].key)
+        await deck.press("tab")
+        about = errors.pane
+        assert isinstance(about, Pane)
+        about.seek(("facet", "", kind))
+        await deck.press("enter")
+        assert deck.screen_text().startswith(heading)
+        await deck.press("escape")
+        assert deck.app.screen is errors

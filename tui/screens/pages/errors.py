@@ -24,7 +24,7 @@ from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_q
 from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.processing import Condition
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
-from jobdeck.tui.screens.page import SplitPage
+from jobdeck.tui.screens.page import OPENS, SplitPage, open_noun
 from jobdeck.tui.screens.pages.runs import Runs
 from jobdeck.tui.text import errors, facets, lines, playbook
 from jobdeck.tui.widgets.pane import Entry, entry
@@ -281,10 +281,15 @@ class Errors(SplitPage[ErrorReport]):
     def _list_jobs(self) -> None:
         """Lists the jobs of the group; on a facet only those with its value, if a filter can find them.
 
+        On a worker or a release, opens it.
+
         Where no job is still as the error left it, opens the runs of the group.
         """
         trend, facet = self.trend, self.facet
         if trend is None:
+            return
+        if facet is not None and facet.kind in OPENS:
+            open_noun(self.deck, (facet.kind, facet.value))
             return
         if not trend.jobs:
             self.app.push_screen(Runs(trend))

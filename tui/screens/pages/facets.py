@@ -13,7 +13,7 @@ from jobdeck.core.words.facets import filter_of
 from jobdeck.tui.commands import facets_twin
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.dialogs.processing import Condition
-from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.screens.page import OPENS, ListPage, open_noun
 from jobdeck.tui.text import facets
 from jobdeck.tui.text.facets import Sample
 
@@ -85,11 +85,14 @@ class FacetsOfJobs(ListPage[Sample]):
         return Condition(self.type_here, facet.key, facet.value)
 
     def _list_jobs(self) -> None:
-        """Lists the jobs of the type under the cursor; on a facet only those with its value."""
+        """Lists the jobs of the type under the cursor; on a facet only those with its value, or opens its worker."""
         if self.type_here is None:
             self.deck.say("No job on this line.")
             return
         facet, wanted = self.facet, replace(self.listed, task_type=self.type_here)
+        if facet is not None and facet.kind in OPENS:
+            open_noun(self.deck, (facet.kind, facet.value))
+            return
         narrower = filter_of(wanted, facet) if facet is not None else wanted
         if narrower is None:
             self.deck.say("No filter finds the jobs with this value.", "warning")

@@ -10,7 +10,7 @@ from textual.screen import ModalScreen
 
 from jobdeck.core.read import reports
 from jobdeck.core.read.report_types import CronReport, WorkerReport
-from jobdeck.tui.format import JOINERS, plural, wrapped
+from jobdeck.tui.format import JOINERS, one_line, plural, wrapped
 from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
 from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_run_worker, ask_to_toggle_worker
 from jobdeck.tui.screens.page import ListPage
@@ -34,11 +34,22 @@ TIME_WIDTH = len("2026-07-04T")
 
 
 class Workers(ListPage[WorkerReport]):
-    """The workers, read at every refresh."""
+    """The workers, read at every refresh; with a release of the application those of it alone, and their jobs."""
 
     SCOPE: ClassVar[Scope] = "workers"
     HEADING: ClassVar[str] = "Workers"
     QUERY = staticmethod(reports.worker_report)
+
+    def __init__(self, release: str | None = None) -> None:
+        super().__init__()
+        self.release = release
+
+    @property
+    def heading(self) -> str:
+        return self.HEADING if self.release is None else f"Workers of the release {one_line(self.release)}"
+
+    def arrived(self, data: WorkerReport) -> None:
+        super().arrived(data if self.release is None else workers.of_release(data, self.release))
 
     def entries(self, data: WorkerReport, width: int) -> Sequence[Entry]:
         return workers.lines(data, width, self.deck.worker.id)
