@@ -108,3 +108,17 @@ def test_chosen_columns_never_leave_the_width(width: int) -> None:
         assert [one.id for one in placed[:2]] == ["sign", "task"]
         assert all(one.id in CELLS for one in placed)
         assert max(one.x + one.width for one in placed) <= width
+
+
+@pytest.mark.parametrize(("size", "place"), [((80, 24), ""), ((60, 12), f"1-8/{len(CATALOGUE)}")])
+async def test_each_column_that_can_be_chosen_is_seen_or_the_dialog_says_that_there_are_more(
+    size: tuple[int, int], place: str
+) -> None:
+    async with dashboard(failed(3), "|", size=size) as deck:
+        text = deck.screen_text()
+        seen = [title for title in CATALOGUE.values() if f" {title} " in text]
+        assert (len(seen) < len(CATALOGUE)) is bool(place)
+        assert "What does not fit is left out" in text
+        assert place in text
+        await deck.press("G")
+        assert f" {[*CATALOGUE.values()][-1]} " in deck.screen_text()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from textual.containers import Vertical
 from textual.content import Content
@@ -68,6 +68,10 @@ class NameFilter(Dialog[str | None]):
         self.query_one(Twin).show(save_filter_twin(self._typed(), self.words) if self._typed() else "")
 
 
+FRAME: Final = 4
+"""The lines of the dialog of columns around its list."""
+
+
 class ChooseColumns(ListDialog[tuple[str, ...] | None]):
     """Returns the columns in their order, nothing for the usual ones, or None without a change."""
 
@@ -91,8 +95,20 @@ class ChooseColumns(ListDialog[tuple[str, ...] | None]):
         self.pane.focus()
 
     def redraw(self) -> None:
+        self.pane.styles.height = min(len(CATALOGUE), max(self.size.height - FRAME, 1))
         self.pane.show([self._entry(name, title) for name, title in CATALOGUE.items()])
-        self.query_one("#reason", Line).show([(" What does not fit is left out, from the end.", "muted")])
+        self._say()
+
+    def on_pane_moved(self) -> None:
+        self._say()
+
+    def on_lines_resized(self) -> None:
+        """Says which lines are seen."""
+        self._say()
+
+    def _say(self) -> None:
+        said = " What does not fit is left out, from the end."
+        self.query_one("#reason", Line).show([(said, "muted")], [(self.pane.place, "muted")])
 
     def action_mark(self) -> None:
         """Shows or hides the column under the cursor; the task is always shown."""
