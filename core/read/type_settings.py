@@ -112,13 +112,19 @@ class TypeLine:
     @property
     def limits(self) -> tuple[str, ...]:
         """The limits in words, with how many jobs run."""
-        return _words(self, f"{self.running:,} of ")
+        return tuple(_words(self, f"{self.running:,} of ").values())
+
+    @property
+    def owned_limits(self) -> tuple[tuple[str, bool], ...]:
+        """The limits in words, each with whether an operator set it; otherwise the code did."""
+        said = _words(self, f"{self.running:,} of ")
+        return tuple((words, name in self.own or name not in self.code) for name, words in said.items())
 
     @property
     def code_limits(self) -> tuple[str, ...]:
         """What the code says, in words."""
         said: dict[str, Any] = {name: self.code.get(name) for name in VALUES}
-        return _words(replace(self, **said), "")
+        return tuple(_words(replace(self, **said), "").values())
 
     @property
     def overridden(self) -> tuple[str, ...]:
@@ -126,17 +132,19 @@ class TypeLine:
         return tuple(option for name, option in VALUES.items() if option and name in self.code and name in self.own)
 
 
-def _words(one: TypeLine, running: str) -> tuple[str, ...]:
+def _words(one: TypeLine, running: str) -> dict[str, str]:
+    """The limits in words, by the name of the column that holds each."""
     burst = f", {one.rate_burst:,} at once" if one.rate_burst else ""
-    return (
-        *((f"{running}{one.max_running:,} run",) if one.max_running is not None else ()),
-        *((f"{one.rate} start{burst}",) if one.rate else ()),
-        *((f"{one.max_per_key:,} per key run",) if one.max_per_key is not None else ()),
-        *((f"{one.key_rate} per key start",) if one.key_rate else ()),
-        *((f"cancelled {one.max_age} after due",) if one.max_age else ()),
-        *((f"priority {one.priority}",) if one.priority is not None else ()),
-        *((f"in the queue {safe_error(one.queue, 60)}",) if one.queue is not None else ()),
-    )
+    known = {
+        "max_running": f"{running}{one.max_running:,} run" if one.max_running is not None else "",
+        "rate_runs": f"{one.rate} start{burst}" if one.rate else "",
+        "max_per_key": f"{one.max_per_key:,} per key run" if one.max_per_key is not None else "",
+        "key_rate_runs": f"{one.key_rate} per key start" if one.key_rate else "",
+        "max_age_seconds": f"cancelled {one.max_age} after due" if one.max_age else "",
+        "priority": f"priority {one.priority}" if one.priority is not None else "",
+        "queue": f"in the queue {safe_error(one.queue, 60)}" if one.queue is not None else "",
+    }
+    return {name: said for name, said in known.items() if said}
 
 
 def _rate(runs: int | None, seconds: int | None) -> str | None:

@@ -388,8 +388,8 @@ class SplitPage(ListPage[T]):
             return
         words, details = self.about(self.data, pane.size.width)
         doing: list[Span] = [(self.doing(), "run")] if self.doing() else []
-        length = width_of([*words, *doing]) + len(doing)
-        self.query_one("#rule", Line).show([*words, ("─" * max(self.size.width - length, 0), "muted")], doing)
+        length, rule = width_of([*words, *doing]) + len(doing), self.query_one("#rule", Line)
+        rule.show([*words, ("─" * max((rule.size.width or self.size.width) - length, 0), "muted")], doing)
         pane.show(details)
 
     def _other_pane(self) -> None:

@@ -188,9 +188,60 @@ async def test_e_sets_limits_with_the_command_of_it_and_the_page_shows_them_and_
         deck.clock.now += 6
         await deck.refresh()
         assert "1 of 1 run" in line_of(deck, "processor")
-        assert "1 of 1 run; 100/m start; 2 per key run; 5/10s per key start;" in deck.screen_text()
+        said = " ".join(deck.screen_text().split())
+        assert "limits 1 of 1 run (an operator); 100/m start (an operator); 2 per key run (an operator);" in said
         await deck.press("E", *("enter",) * 3, "ctrl+u", *"none", *("enter",) * 9)
         assert list(backend.calls[-1])[2:] == [{"max_running": None}, None]
+
+
+async def test_the_details_say_whose_each_limit_is_and_enter_on_the_code_opens_its_release() -> None:
+    backend = incident()
+    first, *others = backend.figures.found
+    limited = replace(
+        first.line, max_running=5, max_per_key=2, rate_runs=60, rate_seconds=60, own={"max_running": 5},
+        code={"max_running": 9, "max_per_key": 2, "rate_runs": 60, "rate_seconds": 60}, release="shop@2.0",
+    )  # fmt: skip
+    backend.figures.found = (replace(first, line=limited), *others)
+    async with dashboard(backend, "i", "j", size=LARGE) as deck:
+        said = " ".join(deck.screen_text().split())
+        assert f"limits {limited.running} of 5 run (an operator); 60/m start (the code); 2 per key run (the" in said
+        assert "code 9 run; 60/m start; 2 per key run (shop@2.0); operators set max-running" in said
+        assert " no " not in f"{said.partition('longest wait')[2]} ".replace("no other", "")
+        await deck.press("tab", "enter")
+        assert deck.screen_text().startswith(" Workers of the release shop@2.0")
+    unlimited = replace(first, line=replace(first.line, code={"priority": 0}, release="shop@2.0"))
+    backend.figures.found = (unlimited, *others)
+    async with dashboard(backend, "i", "j", size=LARGE) as deck:
+        said = " ".join(deck.screen_text().split())
+        assert "limits none: as many run at once as the workers have slots" in said
+        assert "code as declared by shop@2.0" in said
+
+
+async def test_a_column_that_is_equal_in_all_rows_gives_its_place_to_one_that_is_not() -> None:
+    backend = incident()
+    calm = backend.figures.found[0]
+    alike = [
+        replace(calm, line=type_line(name, workers=workers), succeeded=0, failed=0, share=None)
+        for name, workers in (("one", 1), ("two", 2))
+    ]
+    backend.figures.found = tuple(alike)
+    async with dashboard(backend, "i", size=(80, 24)) as deck:
+        head, *rows = (line.split() for line in deck.screen_text().splitlines()[1:4])
+        assert "workers" in head
+        assert "share" not in head
+        assert [row[head.index("workers") + 1] for row in rows] == ["1", "2"]
+    backend.figures.found = (alike[0], replace(alike[0], line=type_line("two", workers=1)))
+    async with dashboard(backend, "i", size=(80, 24)) as deck:
+        assert "workers" not in deck.screen_text().splitlines()[1]
+        assert "share" in deck.screen_text().splitlines()[1]
+
+
+@pytest.mark.parametrize(("key", "page"), [("i", "Types"), ("c", "Series")])
+async def test_the_details_are_at_the_right_of_a_wide_terminal(key: str, page: str) -> None:
+    async with dashboard(incident(), key, size=(200, 50)) as deck:
+        assert deck.here == page
+        assert deck.app.screen.query_one("#about").region.x > deck.app.screen.query_one("#pane").region.x
+        assert deck.app.screen.query_one("#rule").region.x == deck.app.screen.query_one("#about").region.x
 
 
 @pytest.mark.slow

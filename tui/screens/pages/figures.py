@@ -22,7 +22,8 @@ from jobdeck.tui.format import one_line, shared_fronts, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
-from jobdeck.tui.screens.page import SplitPage
+from jobdeck.tui.screens.page import SplitPage, T
+from jobdeck.tui.shape import WIDE
 from jobdeck.tui.text.figures import series, trends, types
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
@@ -35,16 +36,29 @@ if TYPE_CHECKING:
     from jobdeck.core.read.pages.overview import TypeFigures
     from jobdeck.core.read.pages.series import SeriesLine
     from jobdeck.core.read.type_settings import TypeLine
+    from jobdeck.core.words.tables import Column, TypeRow
     from jobdeck.tui.actions import Scope
     from jobdeck.tui.widgets.ink import Span
 
 WINDOWS: Final = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 7 * 24, 30 * 24))
 FIRST: Final = WINDOWS[1]
-BESIDE: Final = 120
-"""From this width on, the plots are beside the table."""
 
 
-class Types(SplitPage[TypeReport]):
+class FiguresPage(SplitPage[T]):
+    """A table whose details are below it, or from `BESIDE` columns on at its right."""
+
+    BESIDE: ClassVar[int] = WIDE
+
+    def on_mount(self) -> None:
+        self.set_class(self.app.size.width >= self.BESIDE, "-wide")
+        super().on_mount()
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= self.BESIDE, "-wide")
+        super().on_resize(event)
+
+
+class Types(FiguresPage[TypeReport]):
     """The task types, what is wrong first, and the details of the one under the cursor."""
 
     SCOPE: ClassVar[Scope] = "types"
@@ -74,13 +88,17 @@ class Types(SplitPage[TypeReport]):
         return self.current.line.task_type if self.current else None
 
     def columns(self, width: int) -> Sequence[Span]:
-        return [(types.columns(width), "head")]
+        return [(types.columns(self._shown(width), width), "head")]
 
     def entries(self, data: TypeReport, width: int) -> Sequence[Entry]:
         if not data.types:
             return [entry((" No task types yet: no job, no worker, no settings.", "muted"))]
         fronts = shared_fronts([one.line.task_type for one in data.types])
-        return [types.line(one, data.at, width, fronts) for one in types.worst_first(data.types)]
+        shown = self._shown(width)
+        return [types.line(one, data.at, width, shown, fronts) for one in types.worst_first(data.types)]
+
+    def _shown(self, width: int) -> Sequence[Column[TypeRow]]:
+        return types.chosen(self.data.types, self.data.at, width) if self.data is not None else ()
 
     def about(self, data: TypeReport, width: int) -> tuple[list[Span], Sequence[Entry]]:
         current = self.current
@@ -115,11 +133,12 @@ class Types(SplitPage[TypeReport]):
         send_with(self, TypeSettings(current.line), send)
 
 
-class Trends(SplitPage[TrendReport]):
+class Trends(FiguresPage[TrendReport]):
     """All types in the first line, then the types by name; the plots are of the line under the cursor."""
 
     SCOPE: ClassVar[Scope] = "trends"
     HEADING: ClassVar[str] = "Trends"
+    BESIDE: ClassVar[int] = 120
     EVERY: ClassVar[float] = 15.0
     QUERY = staticmethod(backlog.trend_report)
 
@@ -133,14 +152,6 @@ class Trends(SplitPage[TrendReport]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {"open": self.open_chosen, "window": self._next_window}
-
-    def on_mount(self) -> None:
-        self.set_class(self.app.size.width >= BESIDE, "-wide")
-        super().on_mount()
-
-    def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= BESIDE, "-wide")
-        super().on_resize(event)
 
     def columns(self, width: int) -> Sequence[Span]:
         return [(trends.columns(width), "head")]
@@ -165,7 +176,7 @@ class Trends(SplitPage[TrendReport]):
         self.reread()
 
 
-class Series(SplitPage[SeriesReport]):
+class Series(FiguresPage[SeriesReport]):
     """The recurring jobs by task type, and the details of the one under the cursor."""
 
     SCOPE: ClassVar[Scope] = "series"

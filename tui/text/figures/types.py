@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from jobdeck.core.words.tables import TYPES, Share, TypeRow, code_words, failing_ink
+from jobdeck.core.words.tables import TYPES, Column, Share, TypeRow, code_words, failing_ink
 from jobdeck.core.words.wording import percent
 from jobdeck.tui.format import age, fit, one_line, plural, stamp
 from jobdeck.tui.text.lines import cells, facts, heading, named, width_of
@@ -32,20 +33,40 @@ class State(NamedTuple):
     rank: int
 
 
-def columns(width: int) -> str:
+def chosen(found: Sequence[TypeFigures], at: datetime, width: int) -> tuple[Column[TypeRow], ...]:
+    """The columns that fit. Where some do not, one that is equal in all rows gives its place to one that is not."""
+    listed = [one for one in TYPES if one.cells]
+    if width >= ROOMY:
+        return tuple(listed)
+    rows = [TypeRow(one, at) for one in found]
+    differing = {one.name for one in listed if len({one.value(row) for row in rows}) > 1}
+    room = width_of(TYPES, roomy=False)
+    usual = [one for one in listed if not one.roomy]
+    for more in (one for one in listed if one.roomy and one.name in differing):
+        kept = usual
+        while width_of([*kept, more]) > room and (equal := [one for one in kept if one.name not in differing]):
+            kept = [one for one in kept if one is not equal[-1]]
+        if width_of([*kept, more]) <= room:
+            usual = [one for one in listed if one in (*kept, more)]
+    return tuple(usual)
+
+
+def columns(shown: Sequence[Column[TypeRow]], width: int) -> str:
     """The heading of the lines."""
-    return fit(f"   {fit('type', _name_width(width))}{heading(TYPES, roomy=width >= ROOMY)}  state", width)
+    return fit(f"   {fit('type', _name_width(width))}{heading(shown)}  state", width)
 
 
-def line(one: TypeFigures, at: datetime, width: int, fronts: Sequence[str] = ()) -> Entry:
+def line(
+    one: TypeFigures, at: datetime, width: int, shown: Sequence[Column[TypeRow]], fronts: Sequence[str] = ()
+) -> Entry:
     """One task type. Every state is a sign and a word as well as a colour."""
-    name, roomy = _name_width(width), width >= ROOMY
+    name = _name_width(width)
     state = state_of(one)
-    room = max(width - name - 5 - width_of(TYPES, roomy=roomy), 6)
+    room = max(width - name - 5 - width_of(shown), 6)
     return entry(
         (f" {state.sign} ", state.ink),
         *named(one.line.task_type, name, fronts),
-        *cells(TYPES, TypeRow(one, at), roomy=roomy),
+        *cells(shown, TypeRow(one, at)),
         (f"  {fit(state.words, room).rstrip()}", state.ink),
         key=("type", one.line.task_type),
     )
@@ -60,21 +81,19 @@ def about(one: TypeFigures, at: datetime, width: int) -> list[Entry]:
     """Pause, wait, the runs of now and usually, workers and settings of one type."""
     found = one.line
     pairs = [
-        ("paused", *_pause(found, at)),
+        *([("paused", *_pause(found, found.paused_at, at))] if found.paused_at is not None else []),
         ("longest wait", *_wait(one, at)),
         ("last minute", f"{one.succeeded:,} succeeded, {one.failed:,} failed", "text"),
         ("failing", *_failing(one.share)),
         ("workers", f"{plural(found.workers, 'live worker')} handle{'s' if found.workers == 1 else ''} it"
          if found.workers else "No live worker handles it.", "text" if found.workers else "warn"),
     ]  # fmt: skip
-    if found.limits:
-        pairs.append(("limits", *_limits(found)))
-    if said := code_words(found):
-        pairs.append(("code", said, "warn" if found.differing else "text"))
-    pairs += [("health", _thresholds(found), "text"), ("muted", *_mute(found, at))]
+    pairs += [("limits", *_limits(found)), ("health", _thresholds(found), "text")]
+    if found.muted_until is not None:
+        pairs.append(("muted", *_mute(found, found.muted_until, at)))
     if found.at_least or found.failed_at_least:
         pairs.append(("+", "There are more: jobs are counted up to 10,000.", "muted"))
-    return facts(pairs, width)
+    return [*facts(pairs, width), *_code(found, width)]
 
 
 def summary(report: TypeReport) -> list[Span]:
@@ -111,10 +130,8 @@ def state_of(one: TypeFigures) -> State:
     return next((state for holds, state in known if holds), State("·", "", "muted", 4))
 
 
-def _pause(found: TypeLine, at: datetime) -> tuple[str, str]:
-    if found.paused_at is None:
-        return "no", "muted"
-    who, length, why, until = pause_words(found.paused_by, found.paused_at, found.paused_reason, found.resume_at, at)
+def _pause(found: TypeLine, paused_at: datetime, at: datetime) -> tuple[str, str]:
+    who, length, why, until = pause_words(found.paused_by, paused_at, found.paused_reason, found.resume_at, at)
     if found.set_aside:
         return f"set aside for another runner{length}{who}{why}; no worker takes its jobs", "text"
     queue = f" with its queue {found.paused_queue}" if found.paused_queue else ""
@@ -141,19 +158,33 @@ def _failing(share: FailureShare | None) -> tuple[str, str]:
 
 
 def _thresholds(found: TypeLine) -> str:
+    if found.warning_share is None and found.critical_share is None and found.lost_jobs is None:
+        return "warns by the thresholds that hold for every type"
     lost = "" if found.lost_jobs is None else f", at {found.lost_jobs:,} lost jobs"
     return f"warns at {percent(found.warning_share)}, critical at {percent(found.critical_share)}{lost}"
 
 
 def _limits(found: TypeLine) -> tuple[str, str]:
+    if not found.owned_limits:
+        return "none: as many run at once as the workers have slots", "muted"
     full = "; no other starts until one ends" if found.is_full else ""
-    return f"{'; '.join(found.limits)}{full}", "warn" if full else "text"
+    said = [f"{words} ({'an operator' if by_hand else 'the code'})" for words, by_hand in found.owned_limits]
+    return f"{'; '.join(said)}{full}", "warn" if full else "text"
 
 
-def _mute(found: TypeLine, at: datetime) -> tuple[str, str]:
-    if found.muted_until is None:
-        return "no", "muted"
+def _code(found: TypeLine, width: int) -> list[Entry]:
+    """What the code says where something else holds, otherwise only which release said it; `enter` opens that."""
+    said = code_words(found)
+    if said is None or found.release is None:
+        return []
+    whole = found.differing or found.overridden
+    words = said if whole else f"as declared by {one_line(found.release)}"
+    listed = facts([("code", words, "warn" if found.differing else "text")], width)
+    return [replace(line, key=("release", found.release, at)) for at, line in enumerate(listed)]
+
+
+def _mute(found: TypeLine, until: datetime, at: datetime) -> tuple[str, str]:
     who = f" by {one_line(found.muted_by)}" if found.muted_by else ""
     why = f": {one_line(found.muted_reason)}" if found.muted_reason else ""
-    left = age(found.muted_until - at) if found.muted_until > at else age(timedelta(0))
-    return f"until {found.muted_until:%m-%d %H:%M}Z, for {left}{who}{why}", "warn"
+    left = age(max(until - at, timedelta(0)))
+    return f"until {until:%m-%d %H:%M}Z, for {left}{who}{why}", "warn"
