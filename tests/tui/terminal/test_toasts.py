@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
+from textual.widgets._toast import Toast
 
 from jobdeck.tui.format import within
+from jobdeck.tui.widgets.pane import Lines
+from tests.tui.figures_sample import incident
 from tests.tui.support import LARGE, SMALL, dashboard, failed
 
 
@@ -38,3 +43,18 @@ async def test_what_a_toast_begins_and_ends_with_is_seen_however_long_the_names_
         shown = " ".join(deck.screen_text().split())
         for words in ("Enqueued ", "as 12345678.", "jobdeck enqueue ", "--yes"):
             assert words in shown
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [SMALL, (120, 35), LARGE])
+@pytest.mark.parametrize("keys", ["t", "i", "c", "m", "e", "h", "o", ("enter",)], ids=lambda keys: keys[0])
+async def test_a_toast_on_a_page_covers_no_figure(keys: Sequence[str], size: tuple[int, int]) -> None:
+    async with dashboard(incident(), *keys, size=size, toasts=True) as deck:
+        deck.app.say("Enqueued nightly_report as 12345678.\njobdeck enqueue nightly_report --yes")
+        await deck.pilot.pause()
+        await deck.pilot.pause()
+        (toast,) = deck.app.screen.query(Toast)
+        lines = deck.app.screen.query(Lines)
+        assert "jobdeck enqueue nightly_report --yes" in deck.screen_text()
+        assert len(lines) > 0
+        assert not [one for one in lines if one.region.intersection(toast.region)]
