@@ -6,7 +6,7 @@ import re
 from itertools import groupby
 from typing import TYPE_CHECKING, Final
 
-from jobdeck.core.model import Status, TypePause
+from jobdeck.core.model import Status, TypePause, Verdict
 from jobdeck.core.plugins import load_plugins
 from jobdeck.core.read.sentences import PAST, amount
 from jobdeck.core.words.plain import cut, pauses, when
@@ -60,7 +60,8 @@ def action_words(digest: Digest) -> list[tuple[str, str]]:
 
 def figures(found: Digest) -> dict[str, str]:
     """The state of now and what ended in the shift, by name."""
-    worst = found.health.findings[0].evidence if found.health.findings else ""
+    alarm = found.health.verdict is not Verdict.OK and found.health.findings
+    worst = found.health.findings[0].evidence if alarm else "No problems found."
     reason = found.processing.paused_reason or "no reason given"
     return {
         "now": f"{found.health.verdict.value}: {worst}",

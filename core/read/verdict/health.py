@@ -317,7 +317,7 @@ def _silent(facts: dict[str, Any]) -> list[Finding]:
         return []
     others = " and others" if len(facts["silent"]) > SILENT_NAMED else ""
     named = ", ".join(facts["silent"][:SILENT_NAMED])
-    words = f"Workers without a heartbeat, some of whose jobs have not started again: {named}{others}."
+    words = f"Some jobs of silent workers have not started again: {named}{others}."
     return [Finding("silent workers", Verdict.WARNING, words)]
 
 
@@ -329,12 +329,13 @@ def _long_runs(running: list[dict[str, Any]], timeouts: Mapping[str, float]) -> 
     if not long:
         return []
     number = f"At least {len(long)}" if len(running) == MOST_RUNNING else len(long)
-    words = f"{number} past 80 % of their timeout, {long[0]['task_type']} the longest."
+    many = f"{number} runs have" if len(long) > 1 else "1 run has"
+    words = f"{many} used more than 80 % of the timeout; the longest is of {long[0]['task_type']}."
     over = [run for run in long if run["seconds"] > allowed(run) + OVER.total_seconds()]
     if over:
         first = over[0]
         words += (
-            f" {len(over)} over it and not stopped, {first['task_type']} on {first['locked_by']} the longest: "
+            f" {len(over)} did not stop at it; the longest is of {first['task_type']} on {first['locked_by']}: "
             "restart that worker to end the run."
         )
     return [Finding("long runs", Verdict.WARNING, words)]
@@ -353,7 +354,7 @@ def _stuck_words(facts: dict[str, Any]) -> str:
     lease = "its lease expired" if one else "the first lease expired"
     if facts["workers"]:
         return f"{jobs} {'waits' if one else 'wait'} for a live worker to take {'it' if one else 'them'} back: {lease}."
-    return f"{jobs} {'is' if one else 'are'} stuck, start a worker or run `jobdeck cleanup`: {lease}."
+    return f"{jobs} {'is' if one else 'are'} stuck (start a worker, or run `jobdeck cleanup`): {lease}."
 
 
 def _series(facts: dict[str, Any]) -> Finding:

@@ -237,12 +237,13 @@ class TestRest:
         assert findings(conn, "long runs", alpha=100.0) == []
         pass_time(conn, 40 * SECOND)
         found = finding(conn, "long runs", alpha=100.0)
-        assert (found.verdict, found.evidence) == (Verdict.WARNING, "1 past 80 % of their timeout, alpha the longest.")
+        words = "1 run has used more than 80 % of the timeout; the longest is of alpha."
+        assert (found.verdict, found.evidence) == (Verdict.WARNING, words)
         assert findings(conn, "long runs") == []
         pass_time(conn, timedelta(seconds=60))
         found = finding(conn, "long runs", alpha=100.0)
         assert found.evidence.endswith(
-            "1 over it and not stopped, alpha on w the longest: restart that worker to end the run."
+            "1 did not stop at it; the longest is of alpha on w: restart that worker to end the run."
         )
 
     def test_lateness_is_counted_in_the_interval_of_the_scheduler(self, conn: Connection) -> None:

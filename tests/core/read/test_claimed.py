@@ -93,7 +93,7 @@ def test_health_takes_no_claimed_job_for_a_long_run(conn: Connection) -> None:
     with conn.transaction():
         conn.execute("UPDATE job_queue SET started_at = clock_timestamp() - interval '55 s' WHERE status = 'running'")
         (finding,) = [one for one in health(timeouts={"alpha": 60.0}).run(conn).findings if one.signal == "long runs"]
-        assert finding.evidence.startswith("3 past 80 %")
+        assert finding.evidence.startswith("3 runs have used more than 80 %")
 
 
 @pytest.mark.slow

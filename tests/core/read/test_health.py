@@ -243,8 +243,8 @@ class TestRunningJobs:
         [
             (1, True, "1 running job waits for a live worker to take it back: its lease expired."),
             (2, True, "2 running jobs wait for a live worker to take them back: the first lease expired."),
-            (1, False, "1 running job is stuck, start a worker or run `jobdeck cleanup`: its lease expired."),
-            (2, False, "2 running jobs are stuck, start a worker or run `jobdeck cleanup`: the first lease expired."),
+            (1, False, "1 running job is stuck (start a worker, or run `jobdeck cleanup`): its lease expired."),
+            (2, False, "2 running jobs are stuck (start a worker, or run `jobdeck cleanup`): the first lease expired."),
         ],
     )
     def test_an_expired_lease_is_told_with_who_takes_it_back_and_ends_with_what_its_time_belongs_to(
@@ -288,7 +288,7 @@ class TestLongRuns:
         conn.advance(45 * SECOND)
         (found,) = self.long_runs(conn, self.TIMEOUTS)
         assert found.evidence.startswith("2 ")
-        assert "alpha the longest" in found.evidence
+        assert "the longest is of alpha" in found.evidence
 
     def test_a_run_whose_lease_is_over_is_stuck_and_no_long_one(self, conn: Connection) -> None:
         conn.add()
@@ -441,7 +441,7 @@ class TestLimits:
         conn.execute("INSERT INTO job_queue (task_type) SELECT 'alpha' FROM generate_series(1, 501)")
         assert len(leases.claim(conn, WORKER, ["alpha"], 501, 3600.0)) == 501
         conn.execute("UPDATE job_queue SET started_at = now() - interval '1 hour'")
-        assert finding(conn, "long runs", alpha=60.0).evidence.startswith("At least 500 past 80 %")
+        assert finding(conn, "long runs", alpha=60.0).evidence.startswith("At least 500 runs have used more than 80 %")
 
     def test_more_silent_workers_than_are_named_are_mentioned(self, conn: Connection) -> None:
         for number in range(6):

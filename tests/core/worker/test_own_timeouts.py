@@ -125,7 +125,7 @@ def test_health_judges_a_run_by_its_own_timeout(conn: Connection) -> None:
 
     assert long_runs() == []
     conn.execute("UPDATE job_timeouts SET seconds = 900")
-    assert long_runs() == ["1 past 80 % of their timeout, alpha the longest."]
+    assert long_runs() == ["1 run has used more than 80 % of the timeout; the longest is of alpha."]
 
 
 @pytest.mark.parametrize("seconds", [0.0, -1.0, float("nan"), float("inf"), 31_622_401.0])

@@ -154,6 +154,25 @@ def _killed_beside_another(conn: Connection) -> None:
     conn.reap()
 
 
+def _lease_over(conn: Connection) -> None:
+    """A job whose worker has died, beside a live worker that has not taken it back yet."""
+    _killed(conn)
+    announce(conn, "worker-2", types=["push"])
+
+
+def _long_run(conn: Connection) -> None:
+    _idle(conn)
+    conn.add("slow")
+    conn.claim(("slow",), lease=7200.0)
+    _later(conn, timedelta(seconds=45))
+
+
+def _series_fails(conn: Connection) -> None:
+    _idle(conn)
+    conn.add("push", recurrence_interval_minutes=60, max_attempts=1)
+    conn.run_once(types=("push",), outcome="failed", error="vendor answered 429", error_kind="vendor")
+
+
 def _ran_elsewhere(conn: Connection) -> None:
     _killed_beside_another(conn)
     conn.execute("UPDATE job_queue SET run_at = now()")
@@ -230,7 +249,7 @@ TIME: Final = r"(?:\d\d-\d\d )?\d\d:\d\dZ"
 IN_TIME: Final = rf"in the 15 minutes to {TIME}"
 WORLDS: Final[dict[str, tuple[World, tuple[str, ...]]]] = {
     "no history": (_nothing, (r"No worker has connected yet", r"No backlog\.")),
-    "nothing to do": (_idle, (r"1 worker alive\.",)),
+    "nothing to do": (_idle, (r"1 worker alive\.", r"now: ok: No problems found\.")),
     "paused": (_paused, (r"turned off by mara@local \(jobdeck\): vendor is down\.", r"PAUSED: vendor is down")),
     "no worker": (_no_worker, (r"Oldest job waiting 20m: push\.", r"No worker has connected yet")),
     "one run": (_one_run, (r"0 succeeded, 0 runs retried, 1 failed permanently",)),
@@ -260,9 +279,16 @@ WORLDS: Final[dict[str, tuple[World, tuple[str, ...]]]] = {
     "ended": (_ended, (rf"push: ended at 85 %, no run since {TIME}\.",)),
     "muted": (_muted, (r"; muted by kim until \d{4}-\d\d-\d\d \d\d:\d\dZ\.",)),
     "a worker was killed": (
-        _killed, (r"No worker is alive; the last one died 6m ago\.", r"whose jobs have not started again: worker-1 for")
+        _killed,
+        (
+            r"No worker is alive; the last one died 6m ago\.",
+            r"Some jobs of silent workers have not started again: worker-1 for",
+        ),
     ),
-    "killed beside another": (_killed_beside_another, (r"warning  silent workers: Workers without a heartbeat, some",)),
+    "killed beside another": (_killed_beside_another, (r"warning  silent workers: Some jobs of silent workers have",)),
+    "a lease is over": (_lease_over, (r"1 running job waits for a live worker to take it back: its lease expired\.",)),
+    "a long run": (_long_run, (r"1 run has used more than 80 % of the timeout; the longest is of slow\.",)),
+    "a series fails": (_series_fails, (r"warning  recurring jobs: 1 recurring job fails: push in its last cycle\.",)),
     "its job ran elsewhere": (_ran_elsewhere, (r"✓ All well",)),
     "a call crashed": (_call_crashed, (r"1 call of a scheduler or a command crashed: begun in the last day",)),
     "the scheduler died": (_scheduler_died, (r"now: critical: The scheduler has stopped: last good call 60m ago",)),
@@ -280,12 +306,13 @@ UNTRUE: Final = re.compile(r"None|nan|usually 50 %|\b0\.0 %|\.\.(?!\.)|; \.|awai
 def rendered(conn: Connection) -> dict[str, list[str]]:
     """All that is said of this world, by where it is said."""
     snapshot = jobs.snapshot(Filter()).run(conn)
+    judged = reports.cron(timeouts={"slow": 50.0}).run(conn).health.findings
     session = Session("db", ACTOR, Permissions(view=True, operate=True, work=True, role="kim"), (), embedded=False)
     digest = reports.digest(timedelta(hours=8)).run(conn)
     items = first.items(View(session, snapshot, EmbeddedWorker()))
     drawn = [first.lines(items, width, height, lambda action: action)[0] for width, height in ((60, 2), (200, 12))]
     return {
-        "findings": [f"{one.verdict.value:<9}{one.signal}: {one.evidence}" for one in snapshot.health.findings],
+        "findings": [f"{one.verdict.value:<9}{one.signal}: {one.evidence}" for one in judged],
         "headline": ["".join(text for text, _ in row).rstrip() for rows in drawn for row in rows],
         "digest": [f"{name}: {words}" for name, words in shift.figures(digest).items()],
         "hand-over": shift.markdown(digest).splitlines(),
