@@ -150,8 +150,8 @@ async def test_enter_on_a_release_opens_its_workers_and_their_jobs_alone_and_esc
         await deck.press("enter")
         assert "shows all there is" in deck.toasts[-1]
         await deck.press("escape")
+        assert every.pane.current == ("release", "shop@2.0", one.id)
         assert deck.app.screen is every
-        about = errors.query_one("#about", Pane)
 
 
 @pytest.mark.parametrize(("kind", "value", "heading"), [
