@@ -346,8 +346,22 @@ page continues behind this place. If no job was found, the only row has no id.
 _OF_STANDING: Final[LiteralString] = _pending(STANDS_SO)
 
 
+def _retrying() -> LiteralString:
+    """Jobs that are tried again are in the index of the groups of errors, which has no job that never failed."""
+    key, beside = "j.run_at", "CROSS JOIN stands"
+    found = _rows_of(
+        "j.fingerprint IS NOT NULL AND j.status = 'pending'" + STANDS_SO, key, columns="j.id", beside=beside
+    )
+    return f"WITH stands AS MATERIALIZED ({STANDS})" + _ordered(_WHOLE.format(found=found), key, circumstances=beside)
+
+
+_RETRYING: Final[LiteralString] = _retrying()
+
+
 def page_of(wanted: Filter) -> tuple[LiteralString, int]:
     """The statement for a page of the jobs of a filter, and `most`: a search is only made where no index finds them."""
+    if wanted.standing == "retrying":
+        return _RETRYING, 0
     if wanted.standing is not None:
         return _OF_STANDING, LOOKED_AT
     by_index = [Filter(status=wanted.status)]

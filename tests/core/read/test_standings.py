@@ -211,6 +211,19 @@ def test_a_filter_by_a_reason_finds_the_pending_jobs_that_wait_for_it_and_no_oth
         assert pages(conn, wanted, 1) == expected
 
 
+def test_jobs_that_are_tried_again_are_found_on_the_first_page_behind_any_number_of_others(
+    conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_lists, "LOOKED_AT", 5)
+    monkeypatch.setattr(job_lists, "JOBS_LOOKED_AT", 5)
+    failing = {conn.add("gamma").id for _ in range(2)}
+    for job in conn.claim(["gamma"], limit=2):
+        conn.finish_one(job, "failed", error="It broke.", retry_base=600.0)
+    conn.execute("INSERT INTO job_queue (task_type) SELECT 'gamma' FROM generate_series(1, 50)")
+    found = read_jobs.page(parse_filter("status:retrying"), limit=10).run(conn)
+    assert ({job.id for job in found.jobs}, found.next) == (failing, None)
+
+
 def test_while_processing_is_off_a_filter_finds_due_jobs_of_every_type_as_paused(conn: Connection) -> None:
     due, _ = conn.add(), conn.add(run_at=conn.now() + timedelta(hours=1))
     operator.pause(conn, reason=None, actor=ACTOR)
