@@ -140,4 +140,4 @@ def test_health_names_runs_that_have_used_up_most_of_their_time(jobdeck: Jobdeck
     leases.claim(conn, "w", ["cli_wait"], 1, 7200.0)
     conn.execute("UPDATE job_queue SET started_at = now() - interval '99 days' WHERE id = %s", (job.id,))
     findings = {one["signal"]: one for one in jobdeck("health", "--json").data["findings"]}
-    assert "cli_wait the longest" in findings["long runs"]["evidence"]
+    assert "the longest is of cli_wait" in findings["long runs"]["evidence"]
