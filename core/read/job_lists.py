@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, LiteralString
 
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.read.batch import Query, select
+from jobdeck.core.read.report_types import Standing
 from jobdeck.core.read.rows import jobs_from
 from jobdeck.core.read.standings import (
     CIRCUMSTANCES,
@@ -360,7 +361,7 @@ _RETRYING: Final[LiteralString] = _retrying()
 
 def page_of(wanted: Filter) -> tuple[LiteralString, int]:
     """The statement for a page of the jobs of a filter, and `most`: a search is only made where no index finds them."""
-    if wanted.standing == "retrying":
+    if wanted.standing == Standing.RETRYING:
         return _RETRYING, 0
     if wanted.standing is not None:
         return _OF_STANDING, LOOKED_AT

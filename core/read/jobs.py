@@ -116,8 +116,8 @@ def page(
     the natural one, covers the first 10,000 jobs of the natural order.
 
     A page of a filter with more than a status looks at the next jobs only: `JOBS_LOOKED_AT` in the queue, `LOOKED_AT`
-    that left it. It may therefore have a cursor and fewer jobs than `limit`, and even none. Pages of running jobs, and
-    of pending jobs of a type, have no such limit.
+    that left it. It may therefore have a cursor and fewer jobs than `limit`, and even none. Pages of running jobs,
+    of pending jobs of a type, and of jobs that are tried again have no such limit.
 
     Raises:
         UsageError: `sort` is not in `SORTS`, or `after` is not a cursor; in the second case `run` may raise it.

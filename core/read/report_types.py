@@ -318,7 +318,7 @@ class ErrorReport:
 
 @dataclass(frozen=True, slots=True)
 class WorkerReport:
-    """The workers of the last day, the release of each, the running jobs, and the types that wait without one."""
+    """The workers of the last day, their `releases` by id, the running jobs, and the types that no live one handles."""
 
     at: datetime
     workers: tuple[Worker, ...]

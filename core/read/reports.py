@@ -147,7 +147,10 @@ ORDER BY id DESC LIMIT 10000
 
 
 def worker_report() -> Query[WorkerReport]:
-    """The workers, what they run, and the waiting types that no live one handles; not those that are set aside."""
+    """The workers, what they run, and the task types with waiting jobs that no live worker handles.
+
+    Types that are set aside are left out. Workers that told no release are not among the releases.
+    """
 
     def read(
         at: datetime, heard_of: tuple[Worker, ...], running: tuple[Job, ...], waiting: Sequence[str],

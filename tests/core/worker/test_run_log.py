@@ -22,7 +22,7 @@ from jobdeck.core.worker import context, run_log
 from jobdeck.core.worker.context import RunContext, RunResources
 from jobdeck.core.worker.executor import Executor
 from jobdeck.core.worker.run_log import LogBuffer
-from tests.support.waiting import together
+from tests.support.waiting import PATIENCE, together
 from tests.support.working import claimed, job_type, nothing, quick_settings
 
 
@@ -52,6 +52,21 @@ def run(handler: Callable[..., Any], *others: logging.Handler) -> FinishedRun:
     executor = Executor(Registry([job_type("test", handler)]), RunResources(quick_settings(), None))
     with heard_by(*others):
         return executor.run(claimed())
+
+
+def test_the_first_run_of_a_type_logs_while_an_interrupted_thread_holds_the_lock_of_the_logging_module() -> None:
+    registry = Registry([job_type("first_run", lambda _params, ctx: ctx.log.warning("said"))])
+    executor = Executor(registry, RunResources(quick_settings(), None))
+    finished: list[FinishedRun] = []
+
+    def run_it() -> None:
+        finished.append(executor.run(claimed("first_run")))
+
+    thread = threading.Thread(target=run_it, daemon=True)
+    with logging._lock:  # type: ignore[attr-defined]
+        thread.start()
+        thread.join(PATIENCE)
+    assert [run.log is not None and "said" in run.log for run in finished] == [True]
 
 
 OTHERS = [(), (logging.NullHandler(),), (Collecting(),), (Collecting(logging.WARNING),)]

@@ -71,7 +71,8 @@ SAID: Final = re.compile(
 @pytest.mark.parametrize("page", ["types", "series", "workers", "errors", "health", "trends"])
 async def test_a_line_with_the_colour_of_a_problem_says_it_with_a_sign_or_a_word(page: str) -> None:
     for backend in (sample(), incident()):
-        add_evidence(backend) if not backend.evidence.runs else None
+        if not backend.evidence.runs:
+            add_evidence(backend)
         async with dashboard(backend, *PAGES[page], size=(120, 35)) as deck:
             columns = deck.screen_text().splitlines()[1]
             for pane in deck.app.screen.query("#pane").results(Pane):
