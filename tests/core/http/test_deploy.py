@@ -7,10 +7,12 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
+import time
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -24,10 +26,12 @@ from jobdeck.core.plugins import SETTING, load_plugins
 from jobdeck.core.settings import Settings
 from tests.core.cli.test_docs import aliases, unknown_options
 from tests.support.serving import Quiet, serving
+from tests.support.waiting import PATIENCE, until
 
 ROOT = Path(__file__).resolve().parents[3]
 DEPLOY = ROOT / "deploy"
 SYSTEMD = shutil.which("systemd-analyze")
+NGINX = shutil.which("nginx")
 AUDIT = ROOT / "scripts" / "audit"
 PATHS = set(describe()["paths"])
 
@@ -96,6 +100,49 @@ def test_schedulers_and_the_proxy_call_what_the_door_serves() -> None:
     assert location
     assert {path for path in PATHS if re.match(location[1], path)} == PATHS - {"/metrics"}
     assert "/api/jobs/run" in (DEPLOY / "http" / "http-cron").read_text(encoding="utf-8")
+
+
+@contextmanager
+def proxy(folder: Path) -> Iterator[str]:
+    """Runs nginx with the ready-made file, without TLS, at a socket in this folder, which it yields."""
+    text = (DEPLOY / "proxy" / "nginx.conf").read_text(encoding="utf-8")
+    text = re.sub(r"^\s*ssl_certificate.*\n", "", text, flags=re.MULTILINE)
+    # Addresses count, and a connection to a socket has none.
+    text = text.replace("$binary_remote_addr", "$server_name").replace("listen 443 ssl;", f"listen unix:{folder}/line;")
+    own = "".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    user = "user root;" if os.geteuid() == 0 else ""
+    around = f"daemon off; pid {folder}/pid; {user} events {{}} http {{ access_log off; {own} {text} }}"
+    (folder / "nginx.conf").write_text(around, encoding="utf-8")
+    assert NGINX is not None
+    command = [NGINX, "-e", f"{folder}/error.log", "-p", str(folder), "-c", f"{folder}/nginx.conf"]
+    with subprocess.Popen(command) as nginx:
+        try:
+            until((folder / "pid").exists, "nginx")
+            yield f"{folder}/line"
+        finally:
+            nginx.terminate()
+
+
+@pytest.mark.skipif(NGINX is None, reason="there is no nginx here")
+def test_the_proxy_answers_a_client_beyond_its_limits_late_and_ends_its_connection(tmp_path: Path) -> None:
+    asking = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 90
+    with proxy(tmp_path) as address:
+        for _ in range(20):
+            with socket.socket(socket.AF_UNIX) as line:
+                line.settimeout(PATIENCE)
+                line.connect(address)
+                line.sendall(asking)
+                answered, refused_at = b"", 0.0
+                # The end of a connection with requests that were not read is a reset.
+                with suppress(ConnectionResetError):
+                    while answered.count(b"HTTP/1.1 502") < 90 and (part := line.recv(100_000)):
+                        answered += part
+                        if not refused_at and b"HTTP/1.1 429" in answered:
+                            refused_at = time.monotonic()
+            if refused_at:
+                break
+    assert answered.count(b"HTTP/1.1 429") == 1
+    assert time.monotonic() - refused_at > 0.5
 
 
 @pytest.mark.skipif(SYSTEMD is None, reason="there is no systemd here")
