@@ -107,7 +107,7 @@ def proxy(folder: Path) -> Iterator[str]:
     text = (DEPLOY / "proxy" / "nginx.conf").read_text(encoding="utf-8")
     text = re.sub(r"^\s*ssl_certificate.*\n", "", text, flags=re.MULTILINE)
     # Even slower, so that a busy reader does not find the whole answer. Addresses count, and a socket has none.
-    text = text.replace("limit_rate 150;", "limit_rate 30;")
+    text = text.replace("limit_rate 150;", "limit_rate 30;").replace("127.0.0.1:8080", f"unix:{folder}/nobody:")
     text = text.replace("$binary_remote_addr", "$server_name").replace("listen 443 ssl;", f"listen unix:{folder}/line;")
     own = "".join(f"{name}_temp_path {folder}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
     user = "user root;" if os.geteuid() == 0 else ""
