@@ -83,8 +83,9 @@ class Situation:
     """The facts that decide whether an action is available.
 
     `unreached`, `read_only` and `no_work` say why nothing may be changed, and why no job may run here; `refused` are a
-    page's own reasons, by action id. `chosen` are the jobs that A chose and froze. `keymap` holds the configured
-    keys. With `mouse`, everything must be clickable. `in_fleet` is whether the list of jobs leads back to the fleet.
+    page's own reasons, by action id. `chosen` are the jobs that A chose and froze. `folded` is whether the row under
+    the cursor stands for several jobs. `keymap` holds the configured keys. With `mouse`, everything must be clickable.
+    `in_fleet` is whether the list of jobs leads back to the fleet.
     """
 
     jobs: tuple[Job, ...] = ()
@@ -95,6 +96,7 @@ class Situation:
     worker_changing: bool = False
     can_undo: bool = False
     chosen: Choice | None = None
+    folded: bool = False
     refused: Mapping[str, str] = field(default_factory=dict)
     keymap: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     mouse: bool = False

@@ -279,7 +279,8 @@ class Dashboard(Listing):
 
     def situation(self) -> Situation:
         """Actions apply to the jobs chosen with A, otherwise to the selected jobs."""
-        return replace(super().situation(), chosen=self.deck.operations.bulk.choice)
+        chosen = self.deck.operations.bulk.choice
+        return replace(super().situation(), chosen=chosen, folded=len(self.table.here) > 1)
 
     def refused(self) -> dict[str, str]:
         """Refuses actions on jobs while some are being chosen, and details where they have no room.

@@ -40,6 +40,8 @@ COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "jo
 """The keys that most pages have; a page's own keys are in front of them."""
 WHERE_NEEDED: Final = frozenset({"flow.cancel"})
 """Keys that few jobs have a use for: they are on the line only where they apply."""
+LABELS: Final = {"mark.undo": "undo delete", "palette": "all actions"}
+"""What keys are called on the line, where the name of the action says too little."""
 NARROW_LABELS = {" run now": " run  ", " run again": " again"}
 """As wide as the same key's label on another job, so that the keys beside it do not move."""
 SWITCH: Final = re.compile(rf"((Automatic )?Processing )?({status_bar.ON}|{status_bar.PAUSED})")
@@ -101,13 +103,15 @@ def _label(action: Action, scope: Scope, situation: Situation, *, paused: bool) 
         return "fleet" if scope == "list" else "back"
     if action.id == "processing" and paused:
         return "resume"
-    if action.id == "mark.undo":
-        return "undo delete"
-    if action.id == "palette":
-        return "all actions"
+    if action.id == "job.detail" and situation.folded:
+        return "unfold"
+    if action.id in LABELS:
+        return LABELS[action.id]
+    label = action.label
     if action.id == "job.retry" and situation.jobs and all(job.status is Status.PENDING for job in situation.jobs):
-        return "run now"
-    label = "run again" if action.id == "job.retry" and runs_again(situation) else action.label
+        label = "run now"
+    elif action.id == "job.retry" and runs_again(situation):
+        label = "run again"
     return f"{label}{_how_many(action, situation)}"
 
 

@@ -95,6 +95,21 @@ async def test_enter_unfolds_a_row_and_escape_folds_it_again() -> None:
         assert "×4" in deck.screen_text()
 
 
+@pytest.mark.parametrize("status", [Status.PENDING, Status.FAILED])
+@pytest.mark.parametrize("width", [80, 120, 200])
+async def test_the_key_line_says_unfold_on_a_row_of_several_with_all_gaps_equal(width: int, status: Status) -> None:
+    backend = FakeBackend([*(make_job(at, status) for at in (1, 2, 3, 4)), make_job(9, task_type="other")])
+    async with dashboard(backend, folding=True, size=(width, 24)) as deck:
+        folded = deck.line("keys").strip()
+        await deck.press("j")
+        alone = deck.line("keys").strip()
+    assert "⏎ unfold" in folded
+    assert "detail" not in folded
+    assert "   " not in folded
+    assert "⏎ detail" in alone
+    assert "unfold" not in alone
+
+
 @pytest.mark.slow
 async def test_actions_on_a_row_of_several_ask_about_all_of_them() -> None:
     backend = FakeBackend([make_job(at) for at in (1, 2, 3, 4)])
