@@ -226,6 +226,26 @@ def test_only_of_jobs_that_are_in_the_queue_the_question_says_that_they_become_d
     assert consequence(*left, here[0]) == f"1 job {soon}; of 2 that left the queue copies are enqueued."
 
 
+@pytest.mark.parametrize(
+    ("series", "waiting", "others", "ends"),
+    [
+        (0, 0, 2, ""),
+        (1, 0, 0, ""),
+        (0, 1, 0, " The series ends: it has no other job."),
+        (1, 1, 1, " 1 series ends."),
+        (0, 2, 1, " 2 series end."),
+    ],
+)
+def test_the_question_before_a_delete_says_that_the_series_of_a_waiting_job_ends(
+    series: int, waiting: int, others: int, ends: str
+) -> None:
+    statuses = [*[(Status.FAILED, True)] * series, *[(Status.PENDING, True)] * waiting]
+    statuses += [(Status.PENDING, False)] * others
+    jobs = [replace(make_job(at, status), is_recurring=recurs) for at, (status, recurs) in enumerate(statuses, 1)]
+    last = job_question("delete", jobs, left_out="").body.plain.splitlines()[-1]
+    assert last.partition("you can undo this.")[2] == ends
+
+
 def consequence(*jobs: Job) -> str:
     """What the question before jobs run again says last."""
     return job_question("run-again", jobs, left_out="").body.plain.splitlines()[-1]

@@ -136,7 +136,7 @@ def _types(choice: Choice, allowed: Sequence[str]) -> list[tuple[str | None, int
 
 def _of_many(verb: Verb, choice: Choice) -> str:
     if verb == "delete":
-        return f"They go to the trash for 7 days; you can undo this. {CONTINUES}"
+        return f"They go to the trash for 7 days; you can undo this. Series among them end. {CONTINUES}"
     if verb == "cancel":
         running = choice.of(Status.RUNNING.value)
         asked = f" {plural(running, 'job')} running will be asked to stop." if running else ""
@@ -147,13 +147,23 @@ def _of_many(verb: Verb, choice: Choice) -> str:
 def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
     one = len(jobs) == 1
     if verb == "delete":
-        return f"{'It goes' if one else 'They go'} to the trash for 7 days; you can undo this."
+        return f"{'It goes' if one else 'They go'} to the trash for 7 days; you can undo this.{_ends(jobs)}"
     if verb == "cancel":
         running = sum(job.status is Status.RUNNING for job in jobs)
         asked = f" {plural(running, 'running job')} will be asked to stop." if running else ""
         series = " A recurring series stops." if any(job.is_recurring for job in jobs) else ""
         return f"{'It' if one else 'They'} will not run again unless retried.{asked}{series}"
     return _of_retry(sum(not job.removed for job in jobs), sum(job.removed for job in jobs))
+
+
+def _ends(jobs: Sequence[Job]) -> str:
+    """How many series end with these jobs: the waiting job of a series is its only one."""
+    series = sum(job.is_recurring and job.status is Status.PENDING for job in jobs)
+    if not series:
+        return ""
+    if len(jobs) == 1:
+        return " The series ends: it has no other job."
+    return f" {series} series {'ends' if series == 1 else 'end'}."
 
 
 def _of_retry(here: int, left: int) -> str:
