@@ -44,7 +44,7 @@ TYPES: Final[frozenset[Scope]] = frozenset({"types"})
 TRENDS: Final[frozenset[Scope]] = frozenset({"trends"})
 SERIES: Final[frozenset[Scope]] = frozenset({"series"})
 OF_REMOVED: Final = frozenset({"job.retry", "job.retry_with", "job.duplicate", "job.detail"})
-ON_ONE: Final = frozenset({"job.edit", "job.duplicate", "job.detail"})
+ON_ONE: Final = frozenset({"job.edit", "job.retry_with", "job.duplicate", "job.detail"})
 """The actions on the job under the cursor, even if others are marked."""
 ON_MANY: Final = {f"job.{verb}": PAST[verb] for verb in ("retry", "cancel", "delete", "edit")}
 """The actions on all jobs that were chosen with A, with their past tense."""
@@ -152,7 +152,7 @@ ACTIONS: Final[tuple[Action, ...]] = (
     Action("worker.embedded", ("W",), "worker", "start or stop the worker inside this dashboard", "Act",
            scopes=RUNNING_JOBS, changes=True),
     Action("job.retry_with", ("T",), "edit+retry", "edit the payload (JSON), then retry", "Act",
-           scopes=DETAIL, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
+           scopes=BOTH | ERRORS, states=frozenset({Status.PENDING}) | FINISHED, changes=True, footer=True),
     Action("job.restore", ("u",), "restore", "restore a deleted job from the trash", "Act", scopes=DETAIL,
            changes=True),
     Action("flow.cancel", ("V",), "cancel flow", "cancel the whole flow of this job; running jobs are asked to stop",

@@ -30,7 +30,7 @@ from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
 from jobdeck.tui.screens.dialogs.choosing import NEW, Palette
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, job_question, skipped
-from jobdeck.tui.screens.dialogs.dialog import answer_with
+from jobdeck.tui.screens.dialogs.dialog import answer_with, send_with
 from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.screens.dialogs.processing import Condition, condition_of, switch
 from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
@@ -88,6 +88,7 @@ class Acting(Screen[None]):
             "copy.id": self.copy_ids,
             "copy.json": self.copy_json,
             "job.new": lambda: self.open_form(task_type=self.type_here),
+            "job.retry_with": self._retry_with,
             "job.duplicate": lambda: self.open_form(*self.subject()),
             "job.edit": lambda: self.open_form(*self.subject(), editing=True),
             **{f"page.{name}": partial(self.deck.open_page, name) for name in PAGES},
@@ -137,6 +138,20 @@ class Acting(Screen[None]):
             self.deck.operations.reveal(job, lambda: opened() if self.deck.shows(here) else None, opens=True)
         else:
             opened()
+
+    def _retry_with(self) -> None:
+        """Opens the editor of the payload with which one job is retried. Viewing it is recorded in the audit log."""
+        job, deck, here = next(iter(self.subject()), None), self.deck, self.app.screen
+        if job is None:
+            return
+
+        def allowed() -> None:
+            from jobdeck.tui.screens.dialogs.payloads import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
+
+            if deck.shows(here):
+                send_with(here, PayloadEditor(job), partial(deck.operations.retry_with, job))
+
+        deck.operations.reveal(job, allowed, opens=True)
 
     def on_line_clicked(self, event: Line.Clicked) -> None:
         """Runs the action of the clicked key or figure."""

@@ -45,7 +45,7 @@ WHEN_SMALL: Final = ("quit", "refresh", "move.")
 STILL_READING: Final = "The jobs are still being read. Press the key again in a moment."
 NOTHING_YET: Final = "No data yet."
 OF_GROUP: Final = "The facets of this error are on the page of errors. {back} goes back to it."
-OF_ONE: Final = ("job.edit", "job.duplicate")
+OF_ONE: Final = ("job.edit", "job.retry_with", "job.duplicate")
 CHOOSING: Final = "Matching jobs are being selected. Press the key again in a moment."
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from uuid import UUID
 
@@ -11,7 +10,7 @@ from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.format import middle, short_id
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import ask
-from jobdeck.tui.screens.dialogs.dialog import answer_with, send_with
+from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.questions import cancel_flow_question, restore_question
 from jobdeck.tui.screens.page import Page, open_noun
 from jobdeck.tui.text import job_detail, playbook
@@ -106,7 +105,6 @@ class JobDetailScreen(Page[Reading]):
             "job.restore": self._ask_to_restore,
             "flow.cancel": self._ask_to_cancel_flow,
             "job.reveal": self._reveal,
-            "job.retry_with": self._retry_with,
             "run.older": lambda: self._choose_run(1),
             "run.newer": lambda: self._choose_run(-1),
         }
@@ -237,19 +235,6 @@ class JobDetailScreen(Page[Reading]):
         dialog = ask(
             self, question, lambda: self.deck.operations.cancel_flow(flow.line.id, dialog.reason, then=cancelled)
         )
-
-    def _retry_with(self) -> None:
-        job, deck = self.job, self.deck
-        if job is None:
-            return
-
-        def allowed() -> None:
-            from jobdeck.tui.screens.dialogs.payloads import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
-
-            if deck.shows(self):
-                send_with(self, PayloadEditor(job), partial(deck.operations.retry_with, job))
-
-        deck.operations.reveal(job, allowed, opens=True)
 
 
 def _shortened(left: Sequence[Span], room: int) -> list[Span]:

@@ -38,7 +38,7 @@ FIRST: Final = (
 """The keys of the list, the one that a newcomer needs first in front. What does not fit is left out from the end."""
 COMMON: Final = ("help", "quit", "processing", "page.errors", "page.health", "job.new", "refresh")
 """The keys that most pages have; a page's own keys are in front of them."""
-WHERE_NEEDED: Final = frozenset({"flow.cancel"})
+WHERE_NEEDED: Final = frozenset({"flow.cancel", "job.retry_with"})
 """Keys that few jobs have a use for: they are on the line only where they apply."""
 LABELS: Final = {"mark.undo": "undo delete", "palette": "all actions"}
 """What keys are called on the line, where the name of the action says too little."""

@@ -18,7 +18,7 @@ from jobdeck.tui.format import short_id
 from jobdeck.tui.screens.dialogs.confirm import job_question
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
-from tests.tui.support import LARGE, Slow, dashboard, failed, said, shown
+from tests.tui.support import LARGE, SMALL, Slow, dashboard, failed, said, shown
 
 
 @pytest.mark.slow
@@ -244,6 +244,39 @@ def test_the_question_before_a_delete_says_that_the_series_of_a_waiting_job_ends
     jobs = [replace(make_job(at, status), is_recurring=recurs) for at, (status, recurs) in enumerate(statuses, 1)]
     last = job_question("delete", jobs, left_out="").body.plain.splitlines()[-1]
     assert last.partition("you can undo this.")[2] == ends
+
+
+@pytest.mark.slow
+async def test_the_payload_editor_opens_from_the_list_and_retries_the_job_under_the_cursor_alone() -> None:
+    async with dashboard(failed(3), "5", "a", "T", size=LARGE) as deck:
+        assert deck.here == "PayloadEditor"
+        await deck.press("ctrl+s")
+        acted = [call for call in deck.backend.calls if call[0] != "reveal"]
+        assert [(call[0], call[1]) for call in acted] == [("retry with", deck.table.jobs[0].id)]
+
+
+@pytest.mark.parametrize("size", [SMALL, LARGE])
+async def test_the_payload_editor_asks_before_it_discards_what_was_typed_since_it_was_opened(
+    size: tuple[int, int],
+) -> None:
+    asked = "Press esc again to discard what you typed."
+    async with dashboard(failed(1), "T", "escape", size=size) as deck:
+        assert deck.here == "Dashboard"
+        await deck.press("T", "x", "escape")
+        assert deck.here == "PayloadEditor"
+        assert asked in deck.screen_text()
+        await deck.press("y", "escape")
+        assert deck.here == "PayloadEditor"
+        assert asked in deck.screen_text()
+        await deck.press("escape")
+        assert deck.here == "Dashboard"
+
+
+async def test_the_errors_page_says_where_the_payload_editor_is() -> None:
+    said_there = "Each job of a group has its own payload. enter lists them, and T edits one there."
+    async with dashboard(sample(), "e", "T") as deck:
+        assert (deck.here, deck.toasts[-1]) == ("Errors", said_there)
+        assert "edit+retry" not in deck.line("keys")
 
 
 def consequence(*jobs: Job) -> str:

@@ -186,8 +186,10 @@ class Case:
 
     @property
     def scopes(self) -> Sequence[Scope]:
-        # A plugin's page offers the same actions as every page and has no key without a plugin.
-        return ("list",) if self.also else sorted(BY_ID[self.action].scopes - {"table"})
+        # A plugin's page offers the same actions as every page and has no key without a plugin. The page of errors only
+        # says where the payload of one job is edited.
+        elsewhere = {"table", "errors"} if self.action == "job.retry_with" else {"table"}
+        return ("list",) if self.also else sorted(BY_ID[self.action].scopes - elsewhere)
 
 
 CASES = (

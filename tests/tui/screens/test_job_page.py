@@ -263,7 +263,7 @@ async def test_a_payload_that_does_not_fit_is_said_in_place_and_changes_nothing(
         assert deck.here == "PayloadEditor"
         assert words in " ".join(deck.screen_text().replace("│", " ").split())
         assert backend.calls == [("reveal", job_id(1))]
-        await deck.press("escape")
+        await deck.press("escape", "escape")  # the second discards what was typed
         assert deck.here == "JobDetailScreen"
 
 

@@ -248,6 +248,9 @@ class EditorDialog(Dialog[T | None]):
 
     DIALOG: ClassVar[str] = ""
 
+    _opened_with = ""
+    _discarding = False
+
     def editor(self, text: str, name: str) -> Editor:
         area = Editor(text, id=name, compact=True)
         area.cursor_blink = False
@@ -262,6 +265,18 @@ class EditorDialog(Dialog[T | None]):
         """Closes the dialog with what was typed, if it can be used."""
         raise NotImplementedError
 
+    def action_leave(self) -> None:
+        """Closes the dialog; if the text was changed, only at the second key press."""
+        if self.typed == self._opened_with or self._discarding:
+            self.dismiss(None)
+            return
+        self._discarding = True
+        self.say(f"Press {self.key('close')} again to discard what you typed.")
+
+    def on_text_area_changed(self) -> None:
+        """What was typed since is not what the person wanted to discard."""
+        self._discarding = False
+
     def say(self, problem: str) -> None:
         """Shows what is wrong; an empty text clears it."""
         self.query_one("#problem", Static).update(Content.styled(one_line(problem), "$error"))
@@ -270,13 +285,14 @@ class EditorDialog(Dialog[T | None]):
         self.say(problem)
 
     def on_mount(self) -> None:
+        self._opened_with = self.typed
         self.query_one(Editor).focus()
 
     def on_button_pressed(self, event: Button.Pressed) -> None:
         if event.button.id == "yes":
             self.action_submit()
         elif event.button.id == "no":
-            self.dismiss(None)
+            self.action_leave()
 
 
 def answer_with(here: Screen[Any], dialog: ModalScreen[T | None], then: Callable[[T], object]) -> None:

@@ -200,6 +200,13 @@ class Errors(SplitPage[ErrorReport]):
         return next((pause for pause in types if pause.task_type == task_type), None)
 
     def refused(self) -> dict[str, str]:
+        return self._refused_of_group() | {"job.retry_with": self._where_payloads_are_edited()}
+
+    def _where_payloads_are_edited(self) -> str:
+        edits, lists = self.deck.key("job.retry_with"), self.deck.key("errors.jobs")
+        return f"Each job of a group has its own payload. {lists} lists them, and {edits} edits one there."
+
+    def _refused_of_group(self) -> dict[str, str]:
         trend, canary = self.trend, self.canary
         if trend is None:
             reason = "No group under the cursor."
