@@ -21,7 +21,8 @@ from jobdeck.tui.format import fit, one_line, plural
 from jobdeck.tui.screens.dashboard import Dashboard
 from jobdeck.tui.screens.dialogs.questions import Leave
 from jobdeck.tui.screens.job_detail import JobDetailScreen
-from jobdeck.tui.screens.page import ALL_HERE, ListPage, Page
+from jobdeck.tui.screens.nouns import ALL_HERE
+from jobdeck.tui.screens.page import ListPage, Page
 from jobdeck.tui.terminal.hosting import Hosting
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import ask
 from jobdeck.tui.screens.dialogs.dialog import answer_with
 from jobdeck.tui.screens.dialogs.questions import cancel_flow_question, restore_question
-from jobdeck.tui.screens.page import Page, open_noun
+from jobdeck.tui.screens.nouns import open_noun
+from jobdeck.tui.screens.page import Page
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.text.nouns import named
 from jobdeck.tui.widgets import status_bar

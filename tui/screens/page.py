@@ -4,69 +4,36 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from rich.cells import cell_len
 from textual.containers import Container
 
 from jobdeck.core.errors import JobdeckError
-from jobdeck.core.model import Filter, Status
 from jobdeck.tui.actions import offered
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.text.first.now import LEADS
+from jobdeck.tui.screens.nouns import open_noun
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.ink import Line, Reason, width_of
 from jobdeck.tui.widgets.pane import MOVES, Entry, Pane, entry
 from jobdeck.tui.widgets.pause_banner import is_paused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Mapping, Sequence
+    from collections.abc import Callable, Hashable, Sequence
 
     from textual.app import ComposeResult
     from textual.events import Resize
 
     from jobdeck.core.model import Job
     from jobdeck.tui.backend.live import LiveBackend as Backend
-    from jobdeck.tui.deck import Deck
     from jobdeck.tui.widgets.ink import Span
     from jobdeck.tui.widgets.pane import Lines, Sheet
 
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
-OPENS: Final[Mapping[str, Callable[[Deck, Any], None]]] = {
-    "job": lambda deck, key: deck.open_job(key[1]),
-    "job run": lambda deck, key: deck.open_job(key[1], key[2]),
-    "type": lambda deck, key: deck.list_filter(Filter(task_type=key[1])),
-    "worker": lambda deck, key: deck.open_over("workers", key),
-    "release": lambda deck, key: deck.open_over("workers", release=key[1]),
-    "trigger": lambda deck, key: deck.open_over("workers", ("worker", key[1])),
-    "finding": lambda deck, key: open_lead(deck, LEADS.get(key[1], "")),
-}
-"""What a line of a page opens, by the kind of its subject, which is the first part of the line's key."""
-ALL_HERE: Final = "This page shows all there is about this line."
-
-
-def open_noun(deck: Deck, key: Any) -> None:
-    """Opens what a key is about, if `OPENS` has it."""
-    opens = OPENS.get(key[0]) if isinstance(key, tuple) else None
-    if opens is None:
-        deck.say("Nothing to open on this line.")
-    else:
-        opens(deck, key)
-
-
-def open_lead(deck: Deck, action_id: str) -> None:
-    """Opens the page or the jobs that the action leads to, over the open page."""
-    to, _, name = action_id.partition(".")
-    if to == "page":
-        deck.open_over(name)
-    elif to == "tab":
-        deck.list_filter(Filter(status=Status(name)))
-    else:
-        deck.say(ALL_HERE)
 
 
 class Page(Acting, Generic[T]):
@@ -86,6 +53,7 @@ class Page(Acting, Generic[T]):
         self.data: T | None = None
         self.trouble = ""
         self._asking = False
+        self._covered = False
         self._read_at: float | None = None
         self._read_after = 0
         self._asked_at = 0.0
@@ -144,6 +112,15 @@ class Page(Acting, Generic[T]):
         self.pane.focus()
         self.redraw()
         self.fetch()
+
+    def on_screen_suspend(self) -> None:
+        self._covered = True
+
+    def on_screen_resume(self) -> None:
+        """Reads again, because a page under a dialog or another page does not read."""
+        if self._covered:
+            self._covered, self._read_at = False, None
+            self.fetch()
 
     def fetch(self) -> None:
         """Reads, unless the data is recent or a reading is under way."""

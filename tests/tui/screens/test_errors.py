@@ -503,3 +503,13 @@ def test_the_error_itself_is_in_its_line_at_every_width(width: int) -> None:
     assert "Twilio answered" in "".join(text for text, _ in line.spans)
     assert sum(cell_len(text) for text, _ in line.spans) <= width
     assert errors.heading(width).spans[0][0].rstrip().endswith("error")
+
+
+async def test_when_a_dialog_over_the_page_closes_the_page_reads_again_at_once() -> None:
+    backend = broken()
+    async with dashboard(backend, "e", "M") as deck:
+        assert deck.here == "MuteErrors"
+        backend.evidence.trends = tuple(replace(one, sample="a newer error") for one in backend.evidence.trends)
+        await deck.press("escape")
+        assert deck.here == "Errors"
+        assert "a newer error" in deck.screen_text()

@@ -10,7 +10,8 @@ from jobdeck.core.model import Filter, Finding, Health, Status, Verdict
 from jobdeck.core.read.report_types import Clause, JobDetail
 from jobdeck.core.read.stats.facets import Facets
 from jobdeck.tui.format import short_id
-from jobdeck.tui.screens.page import OPENS, ListPage, SplitPage
+from jobdeck.tui.screens.nouns import OPENS
+from jobdeck.tui.screens.page import ListPage, SplitPage
 from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import FakeBackend, job_id, make_job
 from tests.tui.figures_sample import BROKEN, incident

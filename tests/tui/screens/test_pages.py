@@ -114,16 +114,19 @@ async def test_ctrl_c_leaves_from_every_page_and_dialog(key: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", READS)
-async def test_a_page_that_is_not_on_top_is_not_read(page: str) -> None:
+async def test_a_page_that_is_not_on_top_is_not_read_until_it_is_on_top_again(page: str) -> None:
     async with dashboard(sample(), KEYS[page], "question_mark") as deck:
-        deck.backend.evidence.reads.clear()
+        reads = deck.backend.evidence.reads
+        reads.clear()
         deck.clock.now += 60
         await deck.refresh()
-        assert deck.backend.evidence.reads == []
-        await deck.press("escape", "escape")
+        assert reads == []
+        await deck.press("escape")
+        assert reads == [READS[page]]
+        await deck.press("escape")
         deck.clock.now += 60
         await deck.refresh()
-        assert deck.backend.evidence.reads == []
+        assert reads == [READS[page]]
 
 
 @pytest.mark.slow

@@ -24,7 +24,8 @@ from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_q
 from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.processing import Condition
 from jobdeck.tui.screens.dialogs.shift import SAMPLE, MuteAnswer, MuteErrors, unmute_question
-from jobdeck.tui.screens.page import OPENS, SplitPage, open_noun
+from jobdeck.tui.screens.nouns import OPENS, open_noun
+from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.screens.pages.runs import Runs
 from jobdeck.tui.text import errors, facets, lines, playbook
 from jobdeck.tui.widgets.pane import Entry, entry

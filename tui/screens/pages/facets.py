@@ -13,7 +13,8 @@ from jobdeck.core.words.facets import filter_of
 from jobdeck.tui.commands import facets_twin
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.dialogs.processing import Condition
-from jobdeck.tui.screens.page import OPENS, ListPage, open_noun
+from jobdeck.tui.screens.nouns import OPENS, open_noun
+from jobdeck.tui.screens.page import ListPage
 from jobdeck.tui.text import facets
 from jobdeck.tui.text.facets import Sample
 
