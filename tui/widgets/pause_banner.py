@@ -59,6 +59,7 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: 
             begin = begin.partition("@")[0]
             cut = cell_len(begin + end) + LEAST_REASON - width
             begin = fit(begin, cell_len(begin) - cut) if 0 < cut <= MOST_CUT else begin
+            begin = fit(begin, min(cell_len(begin), max(width - cell_len(end), LEAST_NAME)))
         room = width - cell_len(begin + end)
         why = fit(why, room).rstrip() if room >= LEAST_REASON else ""
         return [(f"{begin}{why}{end}", "alert")]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rich.cells import cell_len
 
 from jobdeck.core.model import Finding, Health, Processing, Status, TypePause, Verdict
 from jobdeck.core.read.report_types import Counts
@@ -401,3 +402,17 @@ async def test_the_banner_of_everything_paused_says_that_types_are_paused_too() 
     )
     async with dashboard(backend, size=LARGE) as deck:
         assert "waiting · 1 type paused too" in deck.line("banner")
+
+
+@pytest.mark.parametrize("letters", [20, 27, 40, 200])
+async def test_the_name_in_the_banner_of_a_pause_is_cut_with_an_ellipsis_before_what_follows_it(letters: int) -> None:
+    backend = sample()
+    backend.processing = Processing(
+        enabled=False, paused_by="a" * letters, paused_at=NOW - minutes(5), paused_reason="vendor is down",
+        resume_at=NOW + minutes(30),
+    )  # fmt: skip
+    async with dashboard(backend) as deck:
+        banner = deck.line("banner")
+        assert banner.endswith("waiting · resumes in 30m")
+        assert cell_len(banner) <= 80
+        assert ("…" in banner) == (letters > 25)
