@@ -353,7 +353,7 @@ async def test_while_nothing_is_wrong_80_columns_have_the_rate_and_the_failures(
     async with dashboard(backend) as deck:
         first, second = deck.line("now").splitlines()
         assert first == " ✓ No alarm, no backlog; last minute 1,031 runs ok, 3,122 failed, 187,320 jobs"
-        assert second == "   given up in the last hour"
+        assert second == "   failed permanently in the last hour"
 
 
 @pytest.mark.parametrize("wrong", [1, 3, 5])

@@ -205,7 +205,7 @@ def _rates(view: View, *, lost: bool = True) -> str:
         ok = plural(succeeded, "run") if jobs else f"{succeeded:,}"
         said.append(f"last minute {ok} ok, {failed:,} failed")
     if jobs:
-        said.append(f"{plural(health.failed_last_hour, 'job')} given up in the last hour")
+        said.append(f"{plural(health.failed_last_hour, 'job')} failed permanently in the last hour")
     return ", ".join(said)
 
 
