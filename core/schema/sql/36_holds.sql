@@ -5,16 +5,21 @@
 -- claims or lines read. The end of a hold releases its jobs as the success of a job does (16).
 
 -- The holds that keep a job with this payload from starting, one for each key at most. The planner puts this in place of its
--- calls: one value is looked up for each key that is held, and the limit makes it so whatever the planner knows of the table.
+-- calls: one value is looked up for each key of a small payload, and for each key that is held of a large one, which may have
+-- thousands. The limit makes it a look-up whatever the planner knows of the table.
 create or replace function job_hold_of(p_task_type text, p_payload jsonb) returns setof uuid
 language sql stable rows 1
 begin atomic
-    select v.id from job_holds k cross join lateral (
+    select v.id from (
+        select jsonb_object_keys(p_payload) as key
+        where jsonb_typeof(p_payload) = 'object' and pg_column_size(p_payload) < 1000
+        union all
+        select l.key from job_holds l where l.leads and l.task_type = p_task_type and pg_column_size(p_payload) >= 1000
+    ) k cross join lateral (
         select h.id from job_holds h
         where h.value = p_payload -> k.key and h.task_type = p_task_type and h.key = k.key
             and (h.until is null or h.until > clock_timestamp())
-        limit 1) v
-    where k.leads and k.task_type = p_task_type;
+        limit 1) v;
 end;
 
 -- Has these jobs wait for these holds, those that wait for no other job, and lets the next job of each key go ahead. The caller

@@ -72,11 +72,12 @@ def test_jobs_with_the_value_do_not_start_and_all_others_do_until_the_hold_is_re
         ("'; DROP TABLE job_queue; --\n\x1b[31m", {"k": "'; DROP TABLE job_queue; --\n\x1b[31m"}, True),
     ],
 )
-def test_values_are_compared_as_json_at_the_top_of_the_payload(
-    conn: Connection, wanted: Any, payload: dict[str, Any], keeps: bool
+@pytest.mark.parametrize("large", [False, True])
+def test_values_are_compared_as_json_at_the_top_of_a_small_and_of_a_large_payload(
+    conn: Connection, wanted: Any, payload: dict[str, Any], keeps: bool, large: bool
 ) -> None:
     hold(conn, wanted, "k")
-    job = conn.add(payload=payload)
+    job = conn.add(payload=payload | {"notes": "x" * 1000} if large else payload)
     assert (started(conn) == []) is keeps
     failing = {clause.name for clause in jobs_read.why(job.id).run(conn) if not clause.holds}
     assert ("hold" in failing) is keeps
@@ -497,7 +498,34 @@ def test_a_job_that_two_holds_keep_starts_after_both_are_released(conn: Connecti
     assert started(conn) == [job.id]
 
 
-def test_a_claim_looks_up_one_value_for_each_key_that_is_held(conn: Connection) -> None:
+def looked_up(conn: Connection, payload: dict[str, Any]) -> float:
+    """How many values are looked up to find the holds of a job."""
+    job = conn.add(payload=payload)
+    (row,) = conn.rows(
+        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT FROM job_queue AS q, job_hold_of(q.task_type, q.payload) WHERE q.id = %s",
+        job.id,
+    )
+    nodes, found = [row["QUERY PLAN"][0]["Plan"]], 0.0
+    while nodes:
+        node = nodes.pop()
+        nodes += node.get("Plans", [])
+        if node.get("Index Name") == "job_holds_values":
+            found += node["Actual Loops"]
+    return found
+
+
+def test_a_small_payload_costs_a_look_up_for_each_of_its_keys_and_a_large_one_for_each_key_that_is_held(
+    conn: Connection,
+) -> None:
+    for number in range(20):
+        holds.begin(conn, "alpha", f"k{number}", "x", actor=ACTOR)
+    conn.execute("ANALYZE job_holds")
+    conn.execute("SET enable_seqscan = off")
+    assert looked_up(conn, {"a": 1, "b": 2, "c": 3}) == 3
+    assert looked_up(conn, {f"a{number}": 1 for number in range(1000)}) == 20
+
+
+def test_a_claim_looks_values_up_by_their_index(conn: Connection) -> None:
     for number in range(100):
         holds.begin(conn, "alpha", "coachId", f"c{number}", actor=ACTOR)
     conn.execute("ANALYZE job_holds")
