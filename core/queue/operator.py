@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from jobdeck.core.errors import Refused
 from jobdeck.core.queue.calls import Connection, rows
 from jobdeck.core.read.canaries import CanaryAsked, answer_from
-from jobdeck.core.read.jobs import processing
+from jobdeck.core.read.jobs import clock, processing
 from jobdeck.core.read.rows import result_from
 
 if TYPE_CHECKING:
@@ -154,48 +154,32 @@ def pause(
     *,
     reason: str | None,
     actor: str,
-    resume_at: datetime | None = None,
+    resume_at: datetime | timedelta | None = None,
     task_type: str | None = None,
+    queue: str | None = None,
 ) -> Processing:
-    """Stops claims of all task types or of one; running jobs finish.
+    """Stops claims of all task types, of one, or of those of a queue, also those to come; running jobs finish.
+
+    It lasts until `resume_at`, for that period, or until somebody resumes.
 
     Raises:
-        Refused: `resume_at` is in the past.
+        Refused: the time to resume is in the past, or no type is in the queue.
     """
-    rows(conn, "SELECT job_queue_pause(%s, %s, %s, %s)", (task_type, reason, resume_at, actor))
+    ends = clock().run(conn) + resume_at if isinstance(resume_at, timedelta) else resume_at
+    rows(conn, "SELECT job_queue_pause(%s, %s, %s, %s, %s)", (task_type, reason, ends, actor, queue))
     return processing().run(conn)
 
 
-def pause_queue(
-    conn: Connection, queue: str, *, reason: str | None, actor: str, resume_at: datetime | None = None
-) -> Processing:
-    """Stops claims of all types of a queue, also of those that join it later; running jobs finish.
+def resume(conn: Connection, *, actor: str, task_type: str | None = None, queue: str | None = None) -> Processing:
+    """Resumes processing, one paused task type, or the types of a paused queue. Missed slots are not replayed.
+
+    A type that is paused by itself stays paused when its queue is resumed.
 
     Raises:
-        Refused: no type is in the queue; or `resume_at` is in the past.
+        Refused: the task type is not paused, or only with its queue; the queue is not paused; or nothing is paused, and
+            somebody else holds the queue.
     """
-    rows(conn, "SELECT job_queue_pause(NULL, %s, %s, %s, %s)", (reason, resume_at, actor, queue))
-    return processing().run(conn)
-
-
-def resume_queue(conn: Connection, queue: str, *, actor: str) -> Processing:
-    """Ends the pause of a queue; types that are paused by themselves stay paused.
-
-    Raises:
-        Refused: the queue is not paused.
-    """
-    rows(conn, "SELECT job_queue_resume(NULL, %s, %s)", (actor, queue))
-    return processing().run(conn)
-
-
-def resume(conn: Connection, *, actor: str, task_type: str | None = None) -> Processing:
-    """Resumes processing, or one paused task type. Missed slots are not replayed.
-
-    Raises:
-        Refused: the task type is not paused, or only with its queue; or nothing is paused, and somebody else holds
-            the queue.
-    """
-    rows(conn, "SELECT job_queue_resume(%s, %s)", (task_type, actor))
+    rows(conn, "SELECT job_queue_resume(%s, %s, %s)", (task_type, actor, queue))
     return processing().run(conn)
 
 

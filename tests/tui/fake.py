@@ -536,8 +536,11 @@ class FakeBackend(LiveBackend):
         found = due_among(Snapshot(self.at, Page(pending, None), counts, self.processing, self.health, ()), TYPES)
         return replace(found, ahead=self.ahead)
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
-        self._reach(("pause", reason, until, *([task_type] if task_type else [])))
+    def pause(
+        self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None,
+        queue: str | None = None,
+    ) -> Processing:  # fmt: skip
+        self._reach(("pause", reason, until, *filter(None, [task_type, queue])))
         resume_at = self.at + until if isinstance(until, timedelta) else until
         by, types = ALICE, self.processing.paused_types
         if task_type:
@@ -563,8 +566,8 @@ class FakeBackend(LiveBackend):
         self.holds = ()
         return 1
 
-    def resume(self, task_type: str | None = None) -> Processing:
-        self.calls.append(("resume", *([task_type] if task_type else [])))
+    def resume(self, task_type: str | None = None, queue: str | None = None) -> Processing:
+        self.calls.append(("resume", *filter(None, [task_type, queue])))
         types = self.processing.paused_types
         if task_type:
             left = tuple(pause for pause in types if pause.task_type != task_type)

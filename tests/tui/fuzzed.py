@@ -200,7 +200,10 @@ class FuzzedBackend(FakeBackend):
         stuck = ids or [job.id for job in self.jobs[:4]]
         return [ActionResult(one, ok=ids is None, message=self.fuzz.text()) for one in stuck]
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
+    def pause(
+        self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None,
+        queue: str | None = None,
+    ) -> Processing:  # fmt: skip
         pause = TypePause(self.fuzz.text(), self.fuzz.text(), self.fuzz.text(), NOW, None)
         self.processing = Processing(enabled=False, paused_at=NOW, paused_types=(pause,))
         return self.processing

@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import psycopg
@@ -38,6 +38,7 @@ from jobdeck.tui.format import words
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from datetime import datetime, timedelta
     from uuid import UUID
 
     from jobdeck.core.model import ActionResult, Job, Json, Processing
@@ -222,14 +223,15 @@ class LiveBackend(Access):
             slots = slots_of(self.known, self.settings)
             return replace(found, ahead=outlook(self.known.names, slots=slots).run(conn))
 
-    def pause(self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None) -> Processing:
-        with self.connection("to pause processing") as conn:
-            resume_at = read_jobs.clock().run(conn) + until if isinstance(until, timedelta) else until
-            return operator.pause(conn, reason=reason, actor=self.actor, resume_at=resume_at, task_type=task_type)
+    def pause(
+        self, reason: str | None, until: timedelta | datetime | None, task_type: str | None = None,
+        queue: str | None = None,
+    ) -> Processing:  # fmt: skip
+        work = partial(operator.pause, reason=reason, resume_at=until, task_type=task_type, queue=queue)
+        return self.change("pause processing", work)
 
-    def resume(self, task_type: str | None = None) -> Processing:
-        with self.connection("to resume processing") as conn:
-            return operator.resume(conn, actor=self.actor, task_type=task_type)
+    def resume(self, task_type: str | None = None, queue: str | None = None) -> Processing:
+        return self.change("resume processing", partial(operator.resume, task_type=task_type, queue=queue))
 
     def run_cycle(self, on_progress: Callable[[str], None]) -> CycleResult:
         worker = self._new_worker(mode="cycle", source="manual")

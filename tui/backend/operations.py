@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.undo import Deletion
 
 
-def _of(task_type: str | None) -> str:
-    return f" of {one_line(task_type)}" if task_type else ""
+def _of(task_type: str | None, queue: str | None) -> str:
+    return f" of queue {one_line(queue)}" if queue else f" of {one_line(task_type)}" if task_type else ""
 
 
 T = TypeVar("T")
@@ -226,40 +226,25 @@ class Operations:
         self,
         reason: str | None,
         until: timedelta | datetime | None,
-        task_type: str | None,
         ended: Callable[[str], None],
+        *,
+        task_type: str | None = None,
+        queue: str | None = None,
     ) -> None:
-        """Pauses processing, or one task type, for a period, until a time, or until someone resumes it.
+        """Pauses processing, one task type or a queue, for a period, until a time, or until someone resumes it.
 
         `ended` gets why it could not, or an empty text.
         """
-        of, twin = _of(task_type), pause_twin(reason, until, task_type)
-        work = lambda: self._reach().pause(reason, until, task_type)  # noqa: E731 -- else the call is split
+        of, twin = _of(task_type, queue), pause_twin(reason, until, task_type, queue)
+        work = lambda: self._reach().pause(reason, until, task_type, queue)  # noqa: E731 -- else the call is split
         said = lambda _: f"Processing{of} paused."  # noqa: E731 -- as above
         self.do(f"pause processing{of}", work, said, twin, "warning", then=partial(ended, ""), failed=ended)
 
-    def pause_queue(
-        self, queue: str, reason: str | None, resume_at: datetime | None, twin: str, ended: Callable[[str], None]
-    ) -> None:
-        """Pauses the types of a queue until a time, or until someone resumes it; `ended` as for `pause`."""
-        from jobdeck.core.queue import operator  # noqa: PLC0415 -- the first frame needs no driver
-
-        name = f"queue {one_line(queue)}"
-        work = partial(operator.pause_queue, queue=queue, reason=reason, resume_at=resume_at)
-        self.change(f"pause {name}", work, lambda _: f"Processing of {name} paused.", twin, ended)
-
-    def resume(self, task_type: str | None = None) -> None:
-        """Resumes processing, or one task type."""
-        of = _of(task_type)
-        work = lambda: self._reach().resume(task_type)  # noqa: E731 -- as above
-        self.do(f"resume processing{of}", work, lambda _: f"Processing{of} resumed.", resume_twin(task_type))
-
-    def resume_queue(self, queue: str) -> None:
-        """Resumes the types of a queue."""
-        from jobdeck.core.queue import operator  # noqa: PLC0415 -- the first frame needs no driver
-
-        name, work = f"queue {one_line(queue)}", partial(operator.resume_queue, queue=queue)
-        self.change(f"resume {name}", work, lambda _: f"Processing of {name} resumed.", resume_twin(queue=queue))
+    def resume(self, task_type: str | None = None, queue: str | None = None) -> None:
+        """Resumes processing, one task type, or those of a queue."""
+        of = _of(task_type, queue)
+        work = lambda: self._reach().resume(task_type, queue)  # noqa: E731 -- as above
+        self.do(f"resume processing{of}", work, lambda _: f"Processing{of} resumed.", resume_twin(task_type, queue))
 
     def do(
         self,

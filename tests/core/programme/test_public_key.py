@@ -78,7 +78,7 @@ def world(request: pytest.FixtureRequest, postgres: PostgresServer) -> Iterator[
             fill_tables(admin)
         _fill_partitions(owner)
         notes.add(owner, "Look at this.", actor=ACTOR)
-        operator.pause_queue(owner, "default", reason=None, actor=ACTOR)
+        operator.pause(owner, queue="default", reason=None, actor=ACTOR)
         relations, functions = (
             tuple(row for row in owner.rows(statement) if row["name"] not in theirs)
             for statement in (_RELATIONS, _FUNCTIONS)

@@ -311,10 +311,10 @@ class MixMachine(RuleBasedStateMachine):
         operator.pause(self.conn, actor=ACTOR, reason="x", task_type=step.task_type)
 
     def pause_queue(self, step: Step) -> None:
-        operator.pause_queue(self.conn, QUEUES[step.number % 2], actor=ACTOR, reason="x")
+        operator.pause(self.conn, queue=QUEUES[step.number % 2], actor=ACTOR, reason="x")
 
     def resume_queue(self, step: Step) -> None:
-        operator.resume_queue(self.conn, QUEUES[step.number % 2], actor=ACTOR)
+        operator.resume(self.conn, queue=QUEUES[step.number % 2], actor=ACTOR)
 
     def join(self, step: Step) -> None:
         """Moves a type to another queue, paused or not."""
@@ -324,7 +324,7 @@ class MixMachine(RuleBasedStateMachine):
     def resume(self, _step: Step | None = None) -> None:
         for queue in QUEUES:
             with suppress(Refused):
-                operator.resume_queue(self.conn, queue, actor=ACTOR)
+                operator.resume(self.conn, queue=queue, actor=ACTOR)
         for name in TYPES:
             with suppress(Refused):
                 operator.resume(self.conn, actor=ACTOR, task_type=name)

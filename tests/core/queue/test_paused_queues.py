@@ -36,7 +36,7 @@ def label(conn: Connection, task_type: str, queue: str | None) -> None:
 
 
 def pause(conn: Connection, queue: str = "mail", **given: Any) -> None:
-    operator.pause_queue(conn, queue, reason="relay is down", actor=ACTOR, **given)
+    operator.pause(conn, queue=queue, reason="relay is down", actor=ACTOR, **given)
 
 
 def written(conn: Connection, name: str, time: str) -> None:
@@ -58,7 +58,7 @@ def test_its_types_are_not_claimed_and_others_are(mail: Connection) -> None:
     pause(mail)
     assert claimed(mail) == ["gamma"]
     assert leases.next_due(mail, ["alpha", "beta"])[1] is None
-    operator.resume_queue(mail, "mail", actor=ACTOR)
+    operator.resume(mail, queue="mail", actor=ACTOR)
     assert claimed(mail) == ["alpha", "beta"]
 
 
@@ -115,13 +115,13 @@ def test_resuming_one_of_its_types_is_refused_with_the_queue(mail: Connection) -
 def test_a_type_that_is_paused_by_itself_too_stays_paused(mail: Connection) -> None:
     operator.pause(mail, reason="bad data", actor=ACTOR, task_type="alpha")
     pause(mail)
-    operator.resume_queue(mail, "mail", actor=ACTOR)
+    operator.resume(mail, queue="mail", actor=ACTOR)
     assert claimed(mail) == ["beta", "gamma"]
 
 
 def test_the_audit_has_the_queue_with_the_reason(mail: Connection) -> None:
     pause(mail)
-    operator.resume_queue(mail, "mail", actor=ACTOR)
+    operator.resume(mail, queue="mail", actor=ACTOR)
     actions = [row for row in mail.audit_rows() if row["action"] in {"pause", "resume"}]
     told = [(row["action"], row["after"]["queue"], row["reason"]) for row in actions if "queue" in row["after"]]
     assert told == [("pause", "mail", "relay is down"), ("resume", "mail", None)]
@@ -138,7 +138,7 @@ def test_a_queue_that_no_type_has_is_refused_with_those_that_exist(mail: Connect
 
 def test_a_queue_that_is_not_paused_cannot_be_resumed(mail: Connection) -> None:
     with mail.changes_nothing(), pytest.raises(Refused, match="The queue mail is not paused"):
-        operator.resume_queue(mail, "mail", actor=ACTOR)
+        operator.resume(mail, queue="mail", actor=ACTOR)
 
 
 def test_a_pause_that_ends_in_the_past_is_refused(mail: Connection) -> None:
@@ -151,7 +151,7 @@ def test_a_queue_whose_types_have_all_left_is_still_named_and_can_be_resumed(mai
     for task_type in ("alpha", "beta"):
         label(mail, task_type, None)
     assert [one.task_type for one in pauses(jobs.processing().run(mail))] == ["queue mail"]
-    operator.resume_queue(mail, "mail", actor=ACTOR)
+    operator.resume(mail, queue="mail", actor=ACTOR)
     assert pauses(jobs.processing().run(mail)) == ()
 
 

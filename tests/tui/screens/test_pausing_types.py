@@ -132,7 +132,7 @@ async def test_a_pause_of_one_type_holds_its_jobs_and_its_audit_row_names_it(
 
 async def test_a_paused_queue_is_named_and_resumed_as_one(settings: Settings, conn: Connection) -> None:
     conn.execute("INSERT INTO job_types (task_type, queue) VALUES ('cli_echo', 'mail')")
-    operator.pause_queue(conn, "mail", reason="relay is down", actor="kim")
+    operator.pause(conn, queue="mail", reason="relay is down", actor="kim")
     async with live(settings) as desk:
         assert "‖ queue mail paused" in desk.screen_text()
         await desk.press("P")

@@ -279,7 +279,7 @@ def _resume_queue(here: Screen[Any], deck: Deck, found: Found) -> None:
     ask(
         here,
         Question(f"Resume {name}", body, "Resume", word="resume", twin=twin),
-        lambda: deck.operations.resume_queue(queue),
+        lambda: deck.operations.resume(queue=queue),
     )
 
 
@@ -319,13 +319,7 @@ def _pause(
             twin = hold_twin(held.task_type, held.assignment, answer.reason, answer.until)
             deck.operations.change("hold these jobs", work, said, twin, ended)
             return
-        if answer.queue:
-            until = answer.until
-            resume_at = deck.now() + until if isinstance(until, timedelta) else until
-            twin = pause_twin(answer.reason, until, queue=answer.queue)
-            deck.operations.pause_queue(answer.queue, answer.reason, resume_at, twin, ended)
-            return
-        deck.operations.pause(answer.reason, answer.until, answer.task_type, ended)
+        deck.operations.pause(answer.reason, answer.until, ended, task_type=answer.task_type, queue=answer.queue)
 
     known = sorted({*view.session.task_types, *([task_type] if task_type else [])})
     types = sorted(known, key=lambda name: name != task_type)

@@ -67,12 +67,9 @@ def pause(
         known = service.known_type(conn, session.registry, task_type) if task_type else None
         now = jobs.clock().run(conn)
         resume_at = _resume_at(until, lasting, now)
-        if queue:
-            switched = operator.pause_queue(conn, queue, reason=reason, actor=session.actor, resume_at=resume_at)
-        else:
-            switched = operator.pause(
-                conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type
-            )
+        switched = operator.pause(
+            conn, reason=reason, actor=session.actor, resume_at=resume_at, task_type=task_type, queue=queue
+        )
     what = _subject(task_type, queue)
     until_text = f" until {output.when(resume_at)}" if resume_at else ""
     _answer(session, switched, f"{what} {'would be' if dry_run else 'is'} paused{until_text}.")
@@ -94,7 +91,7 @@ def resume(session: Session, task_type: str | None, queue: str | None, dry_run: 
     with session.connection() as conn, conn.transaction(force_rollback=dry_run):
         before = jobs.processing().run(conn)
         if queue:
-            switched = operator.resume_queue(conn, queue, actor=session.actor)
+            switched = operator.resume(conn, actor=session.actor, queue=queue)
             open_again = {one.task_type for one in before.paused_types} - {
                 one.task_type for one in switched.paused_types
             }
