@@ -48,19 +48,10 @@ SELECT job_id, created, outcome FROM {}(%s::text::jsonb, %s::text, %s::text::jso
     %s::text::integer, %s::text::integer, %s::text, %s::text, %s::text::uuid, %s::text::integer, %s::text::timestamptz,
     %s::text)
 """
-_CREATE_SERIES: Final = """
-SELECT job_id, created FROM {}(%s::text, %s::text::jsonb, %s::text::jsonb, %s::text::timestamptz[],
-    %s::text::timestamptz, %s::text::integer, %s::text::integer, %s::text, %s::text, %s::text::uuid,
-    %s::text::timestamptz, %s::text)
-"""
 _CREATE_MANY: Final = """
 SELECT job_id FROM {}(%s::text::text[], ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[],
-    %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text) AS job_id
-"""
-_CREATE_MANY_WITH: Final = """
-SELECT job_id FROM {}(%s::text::double precision[], %s::text::text[],
-    ARRAY(SELECT jsonb_array_elements(%s::text::jsonb)), %s::text::timestamptz[], %s::text::integer[],
-    %s::text::integer[], %s::text::text[], %s::text::text[], %s::text) AS job_id
+    %s::text::integer[], %s::text::integer[], %s::text::text[], %s::text::text[], %s::text,
+    %s::text::double precision[]) AS job_id
 """
 _CREATE_FLOW: Final = "SELECT flow_id, name, job_id FROM {}(%s::text, %s::text::jsonb, %s::text)"
 _EXTEND_FLOW: Final = (
@@ -181,13 +172,8 @@ def create(new: NewJob, *, actor: str, schema: str | None, trace: str | None = N
     keys = (new.dedupe_key, new.concurrency_key)
     rest = (new.blocked_by, new.recurrence_interval_minutes, new.expires_at, actor)
     given = (new.task_type, json.dumps(new.payload), *times, *keys, *rest)
-    if (new.unique_seconds, new.longest_wait, new.timeout) != (None, None, None):
+    if (new.unique_seconds, new.longest_wait, new.timeout, new.schedule) != (None, None, None, None):
         return _traced(_CREATE_WITH, schema, "job_queue_create_with", (_seldom(new), *given), trace)
-    if new.schedule is not None:
-        slots = None if new.slots is None else array(slot.isoformat() for slot in new.slots)
-        when = (json.dumps(new.schedule), slots, *times)
-        series = (new.task_type, json.dumps(new.payload), *when, *keys, new.blocked_by, new.expires_at, actor)
-        return _traced(_CREATE_SERIES, schema, "job_series_create", series, trace)
     return _traced(_CREATE, schema, "job_queue_create", given, trace)
 
 
@@ -225,10 +211,8 @@ def create_many(part: Sequence[NewJob], *, actor: str, schema: str | None, trace
             "Enqueue those one at a time."
         )
     arrays = [_array_unless_all(values, default) for values, default in given[:5]]
-    options_given = (_array(task_types), json.dumps(payloads), *arrays, actor)
-    if own := _array_unless_all(timeouts, None):
-        return _traced(_CREATE_MANY_WITH, schema, "job_queue_create_many_with", (own, *options_given), trace)
-    return _traced(_CREATE_MANY, schema, "job_queue_create_many", options_given, trace)
+    all_given = (_array(task_types), json.dumps(payloads), *arrays, actor, _array_unless_all(timeouts, None))
+    return _traced(_CREATE_MANY, schema, "job_queue_create_many", all_given, trace)
 
 
 def each(

@@ -20,8 +20,8 @@ FUNCTIONS: Final = {
         job_is_hold job_is_held job_lost_runs job_runs_by_job outbox_mask
     """,
     "vo": "outbox_block_list programme_person_kind programme_sent_to",
-    "owp": "job_queue_create job_queue_create_once job_queue_create_with job_queue_create_many "
-    "job_queue_create_many_with job_queue_enqueue job_flow_create job_series_create",
+    "owp": "job_queue_create job_queue_create_with job_queue_create_many job_queue_enqueue job_flow_create "
+    "job_series_create",
     "o": """
         job_bulk_choose job_bulk_drop job_bulk_start job_bulk_step job_bulk_stop job_queue_act job_queue_clean_stuck
         job_queue_cleanup job_queue_edit job_note_add job_note_acknowledge job_error_mute

@@ -241,16 +241,19 @@ end
 $$;
 
 -- Enqueues many one-time jobs in one statement. All arrays have one element per job; those after the task types may be
--- null for the default. The result does not contain jobs whose dedupe key is taken. It waits for keys like job_queue_create.
+-- null for the default, p_timeouts (of jobs with one of their own, in seconds) also one by one. The result does not contain jobs
+-- whose dedupe key is taken. It waits for keys like job_queue_create.
 create or replace function job_queue_create_many(
     p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
-    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
+    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text,
+    p_timeouts double precision[] default null
 ) returns setof uuid
 language plpgsql volatile security definer
 set lock_timeout = '1500ms'
 as $$
 declare
     v_refusal text;
+    v_ids uuid[];
 begin
     if job_is_outsider() then
         perform job_refuse_outsiders();
@@ -263,8 +266,18 @@ begin
     where r.words is not null limit 1;
     if found then
         perform job_queue_refuse(v_refusal || ' None was enqueued.');
+    elsif exists (select from unnest(p_timeouts) t where not job_timeout_fits(t)) then
+        perform job_queue_refuse('The timeout of a job is more than 0 seconds and at most 366 days. None was enqueued.');
     end if;
-    return query select * from job_queue_insert(null, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities,
-        p_dedupe_keys, p_concurrency_keys, null, p_actor);
+    if p_timeouts is null then
+        return query select * from job_queue_insert(null, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities,
+            p_dedupe_keys, p_concurrency_keys, null, p_actor);
+        return;
+    end if;
+    v_ids := array(select job_queue_insert(null, p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities,
+        p_dedupe_keys, p_concurrency_keys, null, p_actor));
+    insert into job_timeouts
+    select i, p_timeouts[job_batch_place(i)] from unnest(v_ids) i where p_timeouts[job_batch_place(i)] is not null;
+    return query select unnest(v_ids);
 end
 $$;

@@ -10,52 +10,6 @@ create table if not exists job_unique_keys (
 );
 create index if not exists job_unique_keys_until on job_unique_keys (until);
 
--- Enqueues one job like job_queue_create, or returns the job that was enqueued with the dedupe key less than p_seconds
--- ago, whatever became of it (`created` false). It waits for other transactions like job_queue_create.
-create or replace function job_queue_create_once(
-    p_seconds double precision, p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer,
-    p_priority integer, p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer,
-    p_expires_at timestamptz, p_actor text, out job_id uuid, out created boolean
-)
-language plpgsql volatile security definer
-set lock_timeout = '1500ms'
-as $$
-#variable_conflict use_variable
-declare
-    v_hash constant uuid := md5(p_dedupe_key)::uuid;
-    v_until timestamptz;
-begin
-    perform job_refuse_outsiders();
-    if v_hash is null then
-        perform job_queue_refuse('A job that is unique for a time needs a dedupe key. Nothing was enqueued.');
-    elsif p_interval_minutes is not null then
-        perform job_queue_refuse('A recurring job cannot be unique for a time, because it keeps its dedupe key until it '
-            'ends. Omit the time. Nothing was enqueued.');
-    elsif p_seconds is null or p_seconds not between 1 and 31622400 then
-        perform job_queue_refuse('The time for which a job is unique must be between a second and 366 days. Nothing was '
-            'enqueued.');
-    end if;
-    loop
-        insert into job_unique_keys values (v_hash, null, '-infinity') on conflict (key_hash) do nothing;
-        select k.job_id, k.until into job_id, v_until from job_unique_keys k where k.key_hash = v_hash for update;
-        -- Upkeep may have removed the row of a time that is over.
-        exit when found;
-    end loop;
-    created := v_until <= clock_timestamp();
-    if not created then
-        return;
-    end if;
-    select c.job_id, c.created into job_id, created from job_queue_create(p_task_type, p_payload, p_run_at,
-        p_max_attempts, p_priority, p_dedupe_key, p_concurrency_key, p_blocked_by, p_interval_minutes, p_expires_at,
-        p_actor) c;
-    if created then
-        update job_unique_keys k set job_id = job_queue_create_once.job_id,
-            until = clock_timestamp() + make_interval(secs => p_seconds)
-        where k.key_hash = v_hash;
-    end if;
-end
-$$;
-
 -- The other dedupe key of jobs of which the newest replaces the one before: that of a job that waits behind the one with the key.
 create or replace function job_key_behind(p_dedupe_key text) returns text
 language sql immutable parallel safe
@@ -212,8 +166,9 @@ language sql immutable parallel safe
 return p_seconds > 0 and p_seconds <= 31622400;
 
 -- Enqueues one job like job_queue_create, with options of which most jobs have none. The keys of p_with: `timeout` (the job's own,
--- in seconds), `unique_for` (see job_queue_create_once), `longest_wait` (see job_queue_create_replacing), `schedule` and `slots` (see
--- job_series_create). `outcome` is created, replaced or kept.
+-- in seconds), `unique_for` (seconds in which no second job is enqueued with the dedupe key, whatever becomes of this one: the
+-- first one is returned), `longest_wait` (see job_queue_create_replacing), `schedule` and `slots` (see job_series_create).
+-- `outcome` is created, replaced or kept.
 create or replace function job_queue_create_with(
     p_with jsonb, p_task_type text, p_payload jsonb, p_run_at timestamptz, p_max_attempts integer, p_priority integer,
     p_dedupe_key text, p_concurrency_key text, p_blocked_by uuid, p_interval_minutes integer, p_expires_at timestamptz,
@@ -226,6 +181,9 @@ as $$
 declare
     v_unknown text;
     v_timeout constant double precision := p_with ->> 'timeout';
+    v_unique constant double precision := p_with ->> 'unique_for';
+    v_hash constant uuid := md5(p_dedupe_key)::uuid;
+    v_until timestamptz;
 begin
     perform job_refuse_outsiders();
     select k into v_unknown from jsonb_object_keys(p_with) k
@@ -234,23 +192,33 @@ begin
         perform job_queue_refuse(format('A job has no option "%s". Nothing was enqueued.', left(v_unknown, 50)));
     elsif p_with ? 'timeout' and job_timeout_fits(v_timeout) is not true then
         perform job_queue_refuse('The timeout of a job is more than 0 seconds and at most 366 days. Nothing was enqueued.');
-    elsif p_with ? 'unique_for' and (p_with ? 'schedule' or p_interval_minutes is not null) then
-        perform job_queue_refuse('A recurring job cannot be unique for a time, because it keeps its dedupe key until it '
-            'ends. Omit the time. Nothing was enqueued.');
     elsif p_with ? 'longest_wait' and (p_with ?| array['unique_for', 'schedule']
         or num_nonnulls(p_interval_minutes, p_blocked_by) > 0)
     then
         perform job_queue_refuse('A job that may be replaced is not recurring, has no blocker and is not unique for a time. '
             'Nothing was enqueued.');
+    elsif p_with ? 'unique_for' then
+        perform job_queue_refuse(r.words || ' Nothing was enqueued.') from (select case
+            when p_with ? 'schedule' or p_interval_minutes is not null then 'A recurring job cannot be unique for a time, '
+                'because it keeps its dedupe key until it ends. Omit the time.'
+            when p_dedupe_key is null then 'A job that is unique for a time needs a dedupe key.'
+            when (v_unique between 1 and 31622400) is not true
+                then 'The time for which a job is unique must be between a second and 366 days.' end as words) r
+        where r.words is not null;
+        loop
+            insert into job_unique_keys values (v_hash, null, '-infinity') on conflict (key_hash) do nothing;
+            select k.job_id, k.until into job_id, v_until from job_unique_keys k where k.key_hash = v_hash for update;
+            -- Upkeep may have removed the row of a time that is over.
+            exit when found;
+        end loop;
+    end if;
+    if v_until > clock_timestamp() then
+        created := false;
     elsif p_with ? 'longest_wait' then
         select c.job_id, c.outcome into job_id, outcome from job_queue_create_replacing(
             (p_with ->> 'longest_wait')::double precision, p_task_type, p_payload, p_run_at, p_max_attempts, p_priority,
             p_dedupe_key, p_concurrency_key, p_expires_at, p_actor) c;
         created := outcome = 'created';
-    elsif p_with ? 'unique_for' then
-        select c.job_id, c.created into job_id, created from job_queue_create_once(
-            (p_with ->> 'unique_for')::double precision, p_task_type, p_payload, p_run_at, p_max_attempts, p_priority,
-            p_dedupe_key, p_concurrency_key, p_blocked_by, null, p_expires_at, p_actor) c;
     elsif p_with ? 'schedule' then
         select c.job_id, c.created into job_id, created from job_series_create(p_task_type, p_payload,
             p_with -> 'schedule', array(select s::timestamptz from jsonb_array_elements_text(nullif(p_with -> 'slots', 'null')) s),
@@ -261,32 +229,14 @@ begin
             p_actor) c;
     end if;
     outcome := coalesce(outcome, case when created then 'created' else 'kept' end);
+    if created and v_unique is not null then
+        update job_unique_keys k set job_id = job_queue_create_with.job_id,
+            until = clock_timestamp() + make_interval(secs => v_unique)
+        where k.key_hash = v_hash;
+    end if;
     if created and v_timeout is not null then
         insert into job_timeouts values (job_id, v_timeout);
     end if;
-end
-$$;
-
--- Enqueues many one-time jobs like job_queue_create_many, each with the timeout of its own in p_timeouts; null for none.
-create or replace function job_queue_create_many_with(
-    p_timeouts double precision[], p_task_types text[], p_payloads jsonb[], p_run_at timestamptz[], p_max_attempts integer[],
-    p_priorities integer[], p_dedupe_keys text[], p_concurrency_keys text[], p_actor text
-) returns setof uuid
-language plpgsql volatile security definer
-set lock_timeout = '1500ms'
-as $$
-declare
-    v_ids uuid[];
-begin
-    perform job_refuse_outsiders();
-    if exists (select from unnest(p_timeouts) t where not job_timeout_fits(t)) then
-        perform job_queue_refuse('The timeout of a job is more than 0 seconds and at most 366 days. None was enqueued.');
-    end if;
-    v_ids := array(select job_queue_create_many(p_task_types, p_payloads, p_run_at, p_max_attempts, p_priorities,
-        p_dedupe_keys, p_concurrency_keys, p_actor));
-    insert into job_timeouts
-    select i, p_timeouts[job_batch_place(i)] from unnest(v_ids) i where p_timeouts[job_batch_place(i)] is not null;
-    return query select unnest(v_ids);
 end
 $$;
 

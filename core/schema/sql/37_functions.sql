@@ -37,38 +37,38 @@ as $$
         job_queue_ask_canary/5 job_queue_ask_recheck/3 job_queue_await/2 job_queue_backlog/2 job_queue_before/2
         job_queue_before_insert/0 job_queue_canary/1 job_queue_cannot_run/1 job_queue_check_again/2 job_queue_check_rows/2
         job_queue_checkpoint/3 job_queue_claim/10 job_queue_clean_stuck/4 job_queue_cleanup/1 job_queue_counts/1
-        job_queue_create/11 job_queue_create_many/8 job_queue_create_many_with/9 job_queue_create_once/12
-        job_queue_create_replacing/10 job_queue_create_with/12 job_queue_due_since/1 job_queue_edit/6
-        job_queue_end_expired/1 job_queue_enqueue/4 job_queue_expect_trigger/1 job_queue_finish/9 job_queue_heartbeat/6
-        job_queue_held_places/2 job_queue_held_types/1 job_queue_holder/1 job_queue_insert/10 job_queue_join_lines/5
-        job_queue_joins_line/4 job_queue_judge/10 job_queue_judge_canaries/0 job_queue_line_lanes/2 job_queue_live_blocker/1
-        job_queue_lock_jobs/1 job_queue_lock_name/1 job_queue_lock_next_in_line/3 job_queue_lock_waiting/2
-        job_queue_locked/2 job_queue_long_runs/1 job_queue_make_cancelled/3 job_queue_make_deleted/5 job_queue_make_due/1
-        job_queue_newer_payloads/1 job_queue_next_due/1 job_queue_note_late/6 job_queue_note_open_types/0
-        job_queue_oldest_due/0 job_queue_pause/5 job_queue_purge/4 job_queue_put_all_first/2 job_queue_put_beside/2
-        job_queue_put_first/3 job_queue_put_off/4 job_queue_put_off_since/3 job_queue_reap_lost/2 job_queue_refusal/3
-        job_queue_refuse/1 job_queue_release_waiting/2 job_queue_replace/7 job_queue_restore/4 job_queue_resume/3
-        job_queue_resume_due/0 job_queue_reveal/2 job_queue_run_again/7 job_queue_set_aside/3 job_queue_settle/10
-        job_queue_take_back/5 job_queue_take_canary/3 job_queue_timeouts/1 job_queue_traces/1 job_queue_try_locks/1
-        job_queue_turn/1 job_queue_type_jobs/1 job_queue_upkeep/3 job_queue_waiting_types/0 job_queue_walk/3 job_queue_why/1
-        job_queue_why_canary/3 job_queue_write_audit/6 job_rate_after/6 job_rate_burst/3 job_rate_opens/5 job_rate_places/5
-        job_rate_used/5 job_redact_payload/1 job_refusal/7 job_refuse_interval/0 job_refuse_long_values/4
-        job_refuse_outsiders/0 job_refuse_rhythm/3 job_refuse_truncate/0 job_release/2 job_release_note/1
-        job_release_precedes/2 job_removed_job/1 job_retain/2 job_retain_line/3 job_retention_limit/1 job_retention_set/3
-        job_roles_prefix/0 job_run_attach/3 job_run_bound/0 job_run_delete_old/2 job_run_drop_old/0 job_run_extend/0
-        job_run_goes_soon/1 job_run_guard/1 job_run_is_dry/2 job_run_last_error/1 job_run_last_token/0 job_run_make/1
-        job_run_of/8 job_run_outcomes/2 job_run_page/6 job_run_page_of/6 job_run_ranges/0 job_run_reach/3 job_run_steps/2
-        job_runs_by_job/3 job_runs_record/2 job_schedule_fits/4 job_scrub/3 job_scrub_about/2 job_scrub_array/2
-        job_scrub_character/1 job_scrub_columns/1 job_scrub_expression/1 job_scrub_hit/2 job_scrub_json/3
-        job_scrub_replaced/2 job_scrub_rules/1 job_scrub_text/3 job_scrub_whole/3 job_sees_payloads/0 job_series_act/6
-        job_series_add/13 job_series_create/12 job_series_declare/3 job_series_fill/6 job_series_pass_missed/1
-        job_series_read/1 job_series_refusal/4 job_series_runs_all/1 job_series_short/2 job_series_slot/5 job_slot_state/1
-        job_slots/1 job_slots_fit/1 job_stat_add/2 job_stat_bins/2 job_stat_bucket/2 job_stat_edges/0 job_stat_histogram/2
-        job_stat_seconds/1 job_stats_add_errors/1 job_stats_add_runs/1 job_stats_compact/1 job_stats_judge/1
-        job_tables_with_texts/0 job_timeout_fits/1 job_type_can_run/2 job_type_pause/2 job_type_set/4 job_types_code/3
-        job_types_declare/2 job_types_fill_keys/3 job_types_open/4 job_types_that_can_run/1 job_use_roles_prefix/1
-        job_usual_seconds/1 job_value_names/0 job_values_held/3 job_values_own/3 job_worker_is_alive/2 job_worker_remove/1
-        job_worker_report/9 job_worker_run_note/11 job_worker_run_open/3
+        job_queue_create/11 job_queue_create_many/9 job_queue_create_replacing/10 job_queue_create_with/12
+        job_queue_due_since/1 job_queue_edit/6 job_queue_end_expired/1 job_queue_enqueue/4 job_queue_expect_trigger/1
+        job_queue_finish/9 job_queue_heartbeat/6 job_queue_held_places/2 job_queue_held_types/1 job_queue_holder/1
+        job_queue_insert/10 job_queue_join_lines/5 job_queue_joins_line/4 job_queue_judge/10 job_queue_judge_canaries/0
+        job_queue_line_lanes/2 job_queue_live_blocker/1 job_queue_lock_jobs/1 job_queue_lock_name/1
+        job_queue_lock_next_in_line/3 job_queue_lock_waiting/2 job_queue_locked/2 job_queue_long_runs/1
+        job_queue_make_cancelled/3 job_queue_make_deleted/5 job_queue_make_due/1 job_queue_newer_payloads/1
+        job_queue_next_due/1 job_queue_note_late/6 job_queue_note_open_types/0 job_queue_oldest_due/0 job_queue_pause/5
+        job_queue_purge/4 job_queue_put_all_first/2 job_queue_put_beside/2 job_queue_put_first/3 job_queue_put_off/4
+        job_queue_put_off_since/3 job_queue_reap_lost/2 job_queue_refusal/3 job_queue_refuse/1 job_queue_release_waiting/2
+        job_queue_replace/7 job_queue_restore/4 job_queue_resume/3 job_queue_resume_due/0 job_queue_reveal/2
+        job_queue_run_again/7 job_queue_set_aside/3 job_queue_settle/10 job_queue_take_back/5 job_queue_take_canary/3
+        job_queue_timeouts/1 job_queue_traces/1 job_queue_try_locks/1 job_queue_turn/1 job_queue_type_jobs/1
+        job_queue_upkeep/3 job_queue_waiting_types/0 job_queue_walk/3 job_queue_why/1 job_queue_why_canary/3
+        job_queue_write_audit/6 job_rate_after/6 job_rate_burst/3 job_rate_opens/5 job_rate_places/5 job_rate_used/5
+        job_redact_payload/1 job_refusal/7 job_refuse_interval/0 job_refuse_long_values/4 job_refuse_outsiders/0
+        job_refuse_rhythm/3 job_refuse_truncate/0 job_release/2 job_release_note/1 job_release_precedes/2 job_removed_job/1
+        job_retain/2 job_retain_line/3 job_retention_limit/1 job_retention_set/3 job_roles_prefix/0 job_run_attach/3
+        job_run_bound/0 job_run_delete_old/2 job_run_drop_old/0 job_run_extend/0 job_run_goes_soon/1 job_run_guard/1
+        job_run_is_dry/2 job_run_last_error/1 job_run_last_token/0 job_run_make/1 job_run_of/8 job_run_outcomes/2
+        job_run_page/6 job_run_page_of/6 job_run_ranges/0 job_run_reach/3 job_run_steps/2 job_runs_by_job/3
+        job_runs_record/2 job_schedule_fits/4 job_scrub/3 job_scrub_about/2 job_scrub_array/2 job_scrub_character/1
+        job_scrub_columns/1 job_scrub_expression/1 job_scrub_hit/2 job_scrub_json/3 job_scrub_replaced/2 job_scrub_rules/1
+        job_scrub_text/3 job_scrub_whole/3 job_sees_payloads/0 job_series_act/6 job_series_add/13 job_series_create/12
+        job_series_declare/3 job_series_fill/6 job_series_pass_missed/1 job_series_read/1 job_series_refusal/4
+        job_series_runs_all/1 job_series_short/2 job_series_slot/5 job_slot_state/1 job_slots/1 job_slots_fit/1
+        job_stat_add/2 job_stat_bins/2 job_stat_bucket/2 job_stat_edges/0 job_stat_histogram/2 job_stat_seconds/1
+        job_stats_add_errors/1 job_stats_add_runs/1 job_stats_compact/1 job_stats_judge/1 job_tables_with_texts/0
+        job_timeout_fits/1 job_type_can_run/2 job_type_pause/2 job_type_set/4 job_types_code/3 job_types_declare/2
+        job_types_fill_keys/3 job_types_open/4 job_types_that_can_run/1 job_use_roles_prefix/1 job_usual_seconds/1
+        job_value_names/0 job_values_held/3 job_values_own/3 job_worker_is_alive/2 job_worker_remove/1 job_worker_report/9
+        job_worker_run_note/11 job_worker_run_open/3
     $list$, '(\w+)/(\d+)', 'g') f join pg_proc p on p.proname = f[1] and p.pronargs = f[2]::integer
     where p.pronamespace = quote_ident(current_schema())::regnamespace
 $$;

@@ -47,9 +47,8 @@ as $$
 declare
     v_role text;
     v_object text;
-    v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_once', 'job_queue_create_with',
-        'job_queue_create_many', 'job_queue_create_many_with', 'job_queue_enqueue', 'job_flow_create',
-        'job_series_create'];
+    v_enqueue constant text[] := array['job_queue_create', 'job_queue_create_with', 'job_queue_create_many',
+        'job_queue_enqueue', 'job_flow_create', 'job_series_create'];
     v_actions constant text[] := v_enqueue || array['job_queue_act', 'job_queue_run_again', 'job_queue_restore', 'job_queue_edit',
         'job_queue_clean_stuck', 'job_queue_reveal', 'job_queue_pause', 'job_queue_resume', 'job_type_set',
         'job_queue_ask_canary', 'job_queue_canary', 'job_note_add', 'job_note_acknowledge', 'job_error_mute', 'job_hold',

@@ -19,8 +19,8 @@ pytestmark = pytest.mark.competition
 ROLES: Final = ("viewer", "operator", "worker", "producer", "producer by hand", "nobody")
 PRODUCERS: Final = "GRANT USAGE ON SCHEMA public TO {role}"
 MAY_ENQUEUE: Final = (
-    "GRANT EXECUTE ON FUNCTION job_queue_create, job_queue_create_once, job_queue_create_with, job_queue_create_many, "
-    "job_queue_create_many_with, job_queue_enqueue, job_flow_create, job_series_create TO {role}"
+    "GRANT EXECUTE ON FUNCTION job_queue_create, job_queue_create_with, job_queue_create_many, job_queue_enqueue, "
+    "job_flow_create, job_series_create TO {role}"
 )
 MODES: Final = ("ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE", "SHARE", "SHARE ROW EXCLUSIVE", "EXCLUSIVE",
                 "ACCESS EXCLUSIVE")  # fmt: skip

@@ -99,7 +99,9 @@ CREATED: Final = (
 )  # fmt: skip
 WAYS: Final = {
     "job_queue_create": Way("job_queue_create(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", CREATED),
-    "job_queue_create_once": Way("job_queue_create_once(60, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", CREATED),
+    "job_queue_create_with, unique": Way(
+        "job_queue_create_with('{\"unique_for\": 60}', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", CREATED
+    ),
     "job_queue_create_with": Way(
         "job_queue_create_with('{\"timeout\": 9}', %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)", CREATED
     ),

@@ -621,7 +621,8 @@ def test_a_key_that_another_job_has_is_left(conn: Connection) -> None:
 BY_A_PRODUCER = {
     "one job": "job_queue_create('beta', '{}', '9000-01-01', 5, 0, 'schedule:alpha', null, null, null, null, 'x')",
     "many jobs": "job_queue_create_many(array['beta'], null, null, null, null, array['schedule:alpha'], null, 'x')",
-    "once": "job_queue_create_once(60, 'beta', '{}', null, 5, 0, 'schedule:alpha', null, null, null, null, 'x')",
+    "once": "job_queue_create_with('{\"unique_for\": 60}', 'beta', '{}', "
+    "null, 5, 0, 'schedule:alpha', null, null, null, null, 'x')",
     "by minutes": "job_queue_create('beta', '{}', null, 5, 0, 'schedule:alpha', null, null, 60, null, 'x')",
     "a series": "job_series_create('alpha', '{}', '{\"seconds\": 60}', "
     "null, null, 5, 0, 'schedule:alpha', null, null, null, 'x')",

@@ -79,9 +79,9 @@ class TestUniqueWithinAPeriod:
             producer.enqueue(conn, new, actor=ACTOR)
 
     def test_sql_refuses_a_recurring_job_as_well(self, conn: Connection) -> None:
-        call = "SELECT * FROM job_queue_create_once(60, 'alpha', '{}', NULL, 5, 0, 'd', NULL, NULL, 5, NULL, 'a')"
+        call = "SELECT * FROM job_queue_create_with(%s, 'alpha', '{}', NULL, 5, 0, 'd', NULL, NULL, 5, NULL, 'a')"
         with conn.changes_nothing(), pytest.raises(psycopg.Error, match="A recurring job cannot be unique for a time"):
-            conn.execute(call)
+            conn.execute(call, ['{"unique_for": 60}'])
 
     def test_many_jobs_at_once_cannot_be_unique_for_a_time(self, conn: Connection) -> None:
         with conn.changes_nothing(), pytest.raises(Refused, match="unique for a time"):
