@@ -32,7 +32,7 @@ from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres.embedded import EmbeddedPostgres
 from jobdeck.core.read import reports
 from jobdeck.core.read.pages import overview, series
-from jobdeck.core.read.stats import backlog
+from jobdeck.core.read.stats import backlog, facets
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Request
@@ -226,6 +226,8 @@ def pages(figures: Figures, url: str, times: int) -> None:
             "the jobs of a group of errors": lambda: backend.view(
                 Request(Filter(), group=(group.task_type, group.fingerprint))
             ),
+            "facets of a group of errors": partial(backend.read, facets.of_group, group.task_type, group.fingerprint),
+            "facets of the failed runs of a type": partial(backend.read, facets.of_group, group.task_type, None),
             "the audit": partial(backend.read, reports.audit, timedelta(hours=8)),
             "notes": backend.notes,
             "Cron Health": partial(backend.read, reports.cron, timeouts=backend.timeouts()),
@@ -238,7 +240,8 @@ def pages(figures: Figures, url: str, times: int) -> None:
                 read()
                 taken.append((time.monotonic() - began) * 1000)
             text = f"first {taken[0]:.0f} ms, median {statistics.median(taken):.0f} ms, worst {max(taken):.0f} ms"
-            figures.add(f"a read of {name}", "median < 100 ms", text, held=statistics.median(taken) < 100)
+            most = 150 if name.startswith("facets") else 100
+            figures.add(f"a read of {name}", f"median < {most} ms", text, held=statistics.median(taken) < most)
     finally:
         backend.close()
 
