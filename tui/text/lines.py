@@ -63,12 +63,19 @@ def written(value: Value, room: int) -> str:
 
 
 def facts(pairs: Iterable[tuple[str, str, str]], width: int, *, most: int | None = None) -> list[Entry]:
-    """A line for each name, value and ink; a long value goes on below, on `most` lines in all."""
+    """A line for each name, value and ink; a long value goes on below, and is cut on the last of `most` lines."""
+    room = max(width - LABEL - 2, 20)
     return [
         entry((f" {'' if number else name:<{LABEL}}", "muted"), (part, ink))
         for name, text, ink in pairs
-        for number, part in enumerate(wrapped(text, max(width - LABEL - 2, 20))[:most])
+        for number, part in enumerate(_at_most(wrapped(text, room), room, most))
     ]
+
+
+def _at_most(parts: Sequence[str], room: int, most: int | None) -> Sequence[str]:
+    if most is None or len(parts) <= most:
+        return parts
+    return [*parts[: most - 1], fit(" ".join(parts[most - 1 :]), room).rstrip()]
 
 
 def _shown(columns: Iterable[Column[T]], *, roomy: bool) -> Sequence[Column[T]]:

@@ -74,10 +74,12 @@ class Inked(Widget):
         """The widget's own colours, used between words."""
         return self.visual_style.rich_style
 
-    def strip(self, spans: Iterable[Span], width: int) -> Strip:
-        """The spans as one line of exactly `width` cells."""
+    def strip(self, spans: Sequence[Span], width: int) -> Strip:
+        """The spans as one line of exactly `width` cells; what does not fit is cut with an ellipsis."""
         base = self.base()
         of_the_app = cast("InkedApp", self.app).ink
+        if width_of(spans) > width:
+            spans = cut(spans, width)
         segments = [Segment(text, base + of_the_app(ink)) for text, ink in spans if text]
         return Strip(segments).adjust_cell_length(width, base)
 
@@ -165,16 +167,22 @@ def _cells(spans: Iterable[Span]) -> list[tuple[str, str]]:
 
 
 def cut(spans: Iterable[Span], room: int) -> list[Span]:
-    """The spans in `room` cells: cut with an ellipsis, or padded."""
-    kept: list[Span] = []
-    for text, ink in spans:
+    """The spans in `room` cells: cut with an ellipsis, or padded. Blanks at the end are cut without one."""
+    given, kept, room = list(spans), [], max(room, 0)
+    cells = cell_len("".join(text for text, _ in given).rstrip())
+    left = room if cells <= room else max(room - 1, 0)
+    for text, ink in given:
         length = cell_len(text)
-        if length > room:
-            strip = Strip([Segment(text)]).crop(0, max(room - 1, 0))
-            return [*kept, (f"{strip.text}…" if room > 0 else "", ink)]
+        if length > left:
+            kept.append((Strip([Segment(text)]).crop(0, left).text, ink))
+            left = 0
+            break
         kept.append((text, ink))
-        room -= length
-    return [*kept, (" " * room, "text")]
+        left -= length
+    if cells <= room:
+        return [*kept, (" " * left, "text")]
+    text, ink = kept[-1]
+    return [*kept[:-1], (f"{text}…" if room else "", ink)]
 
 
 class Reason(Static, can_focus=False):

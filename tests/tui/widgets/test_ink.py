@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.segment import Segment
 
-from jobdeck.tui.widgets.ink import Inked
+from jobdeck.tui.widgets.ink import Inked, cut
+from jobdeck.tui.widgets.pane import Pane, entry
 from tests.tui.sample import sample
 from tests.tui.support import Deck, dashboard
 
@@ -31,3 +32,35 @@ async def test_no_line_has_component_classes_that_each_opening_of_a_screen_would
         lines = deck.app.screen.query(Inked)
         assert len(lines) > 3
         assert not any(line._get_component_classes() for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("texts", "room", "shown"),
+    [
+        (("abc", "def"), 6, "abcdef"),
+        (("abc", "def"), 8, "abcdef  "),
+        (("abc", "def"), 5, "abcd…"),
+        (("abc", "def"), 3, "ab…"),
+        (("abc", "   "), 3, "abc"),
+        (("abc", "   ", "d"), 5, "abc …"),
+        (("ab", "日本"), 5, "ab日…"),
+        (("ab", "日本"), 4, "ab …"),
+        (("abc",), 1, "…"),
+        (("abc",), 0, ""),
+        ((), 2, "  "),
+    ],
+)
+def test_what_does_not_fit_ends_with_an_ellipsis_wherever_its_spans_end(
+    texts: tuple[str, ...], room: int, shown: str
+) -> None:
+    assert "".join(text for text, _ in cut([(text, "text") for text in texts], room)) == shown
+
+
+async def test_a_line_of_a_list_that_is_wider_than_the_list_ends_with_an_ellipsis() -> None:
+    async with dashboard(sample()) as deck:
+        pane = Pane()
+        await deck.app.screen.mount(pane)
+        await deck.pilot.pause()
+        pane.show([entry((" " + "word " * 60, "text"), ("end", "bad"))])
+        assert pane.render_line(0).text.endswith("…")
+        assert pane.render_line(0).cell_length == pane.size.width
