@@ -1,4 +1,4 @@
-"""The dashboard's own themes: dark, light, high contrast. For 16 colours there are Textual's ansi themes.
+"""The dashboard's own themes: dark, light, high contrast. For 16 colours there are Textual's ansi themes, changed.
 
 Each theme has values of its own for terminals with 256 colours, where the nearest of the palette to a dark grey would
 be a blue or black.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
 DARK: Final = Theme(
     name="jobdeck-dark",
@@ -126,6 +126,13 @@ OF_256: Final = (
     ),
 )
 """The same themes in values of the 256-colour palette: ground 234, heading 236 and cursor 237 in the dark one."""
+_ANSI_DARK: Final = BUILTIN_THEMES["ansi-dark"]
+_ANSI_LIGHT: Final = BUILTIN_THEMES["ansi-light"]
+OF_16: Final = (
+    replace(_ANSI_DARK, primary="ansi_cyan", variables={**_ANSI_DARK.variables, "border": "ansi_bright_black"}),
+    replace(_ANSI_LIGHT, variables={**_ANSI_LIGHT.variables, "border": "ansi_bright_black"}),
+)
+"""Textual's own with grey frames, and without its dark blue, which few terminals show well on black."""
 CHOICES: Final = (*(theme.name for theme in THEMES), "ansi-dark", "ansi-light")
 """All themes in the order of the key that switches them. The last two use the terminal's own 16 colours."""
 
@@ -137,7 +144,7 @@ def word(name: str) -> str:
 
 def of(*, few_colours: bool) -> tuple[Theme, ...]:
     """The themes for the terminal, by the same names; `few_colours` means 256."""
-    return OF_256 if few_colours else THEMES
+    return (*(OF_256 if few_colours else THEMES), *OF_16)
 
 
 FALLBACKS: Final = {

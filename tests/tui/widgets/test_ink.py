@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 from rich.segment import Segment
+from textual.color import Color
 
 from jobdeck.tui.widgets.ink import Inked, cut
 from jobdeck.tui.widgets.pane import Pane, entry
 from tests.tui.sample import sample
-from tests.tui.support import Deck, dashboard
+from tests.tui.support import LARGE, Deck, dashboard
 
 
 def painted(deck: Deck) -> list[list[Segment]]:
@@ -64,3 +65,14 @@ async def test_a_line_of_a_list_that_is_wider_than_the_list_ends_with_an_ellipsi
         pane.show([entry((" " + "word " * 60, "text"), ("end", "bad"))])
         assert pane.render_line(0).text.endswith("…")
         assert pane.render_line(0).cell_length == pane.size.width
+
+
+@pytest.mark.parametrize(("theme", "unread"), [("ansi-dark", {"blue", "magenta"}), ("ansi-light", {"cyan"})])
+async def test_in_16_colours_frames_are_grey_and_nothing_is_in_a_colour_that_is_hard_to_read(
+    theme: str, unread: set[str]
+) -> None:
+    async with dashboard(sample(), "enter", size=LARGE, theme=theme) as deck:
+        colours = {part.style.color.name for line in painted(deck) for part in line if part.style and part.style.color}
+        assert not colours & unread
+        await deck.press("question_mark")
+        assert deck.app.screen.query_one("#box").styles.border_left[1] == Color.parse("ansi_bright_black")
