@@ -300,7 +300,7 @@ def _schedule_words(schedule: Schedule | Rhythm) -> dict[str, str]:
     """The texts of the options that make a schedule."""
     known = schedule.schedule() if isinstance(schedule, Rhythm) else schedule
     if isinstance(known, Every):
-        words = {"every": f"{known.whole_minutes}m" if known.whole_minutes else f"{known.seconds}s"}
+        words = {"every": write_duration(timedelta(seconds=known.seconds))}
     else:
         words = {"cron": known.expression, **({"tz": known.tz} if known.tz != "UTC" else {})}
     return words | ({"catch_up": known.catch_up} if known.catch_up != "one" else {})

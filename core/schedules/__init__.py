@@ -14,6 +14,7 @@ from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from jobdeck.core.errors import Unreadable, meant
+from jobdeck.core.times import write_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -245,12 +246,11 @@ class Rhythm:
     @property
     def words(self) -> str:
         """The schedule in words, with its zone, and its catch-up if that is not `one`."""
-        interval = f"every {self.minutes} minutes" if self.minutes else f"every {self.interval} seconds"
         if self.cron is None and not self.interval:
             return "never, because it has no interval"
-        text = interval if self.cron is None else f"{self.cron} {self.zone}"
-        more = {"all": ", makes up all missed slots", "none": ", makes up no missed slot"}.get(self.catch_up, "")
-        return text + more
+        every = f"every {write_duration(timedelta(seconds=self.interval))}"
+        text = every if self.cron is None else f"{self.cron} {self.zone}"
+        return text + {"all": ", makes up all missed slots", "none": ", makes up no missed slot"}.get(self.catch_up, "")
 
     def schedule(self) -> Schedule:
         """The same, parsed.

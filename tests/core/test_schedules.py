@@ -285,8 +285,10 @@ def test_columns_hold_what_minutes_cannot_say() -> None:
     assert given_to(Every(minutes=5)) == {"seconds": 300, "catch_up": "one"}
 
 
-def test_a_series_without_an_interval_does_not_say_that_it_runs_every_0_seconds() -> None:
+def test_an_interval_is_said_in_its_largest_units_and_a_series_without_one_does_not_run_every_0_seconds() -> None:
     endless = Rhythm(None, {})
     assert (endless.short, endless.words) == ("never", "never, because it has no interval")
+    assert [Rhythm(1440, {}).words, Rhythm(90, {}).words] == ["every 1d", "every 1h30m"]
+    assert Rhythm(None, {"seconds": 10, "catch_up": "none"}).words == "every 10s, makes up no missed slot"
     assert (Rhythm(60, {}).short, Rhythm(None, {"seconds": 10}).short) == ("60m", "10s")
     assert (Rhythm(1440, {}).short, Rhythm(10_080, {}).short, Rhythm(1500, {}).short) == ("1d", "7d", "1500m")

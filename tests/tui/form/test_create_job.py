@@ -199,8 +199,8 @@ async def test_a_recurring_job_shows_its_interval_its_next_runs_and_its_end() ->
         (_, wanted), *_ = calls(deck, "create")
         assert isinstance(wanted, Wanted)
         assert (wanted.schedule, wanted.lasting) == (Every(hours=6), timedelta(days=7))
-        assert "--at 2026-07-05T09:00:00Z --every 360m --for 7d" in deck.toasts[-1]
-        assert "then every 360 minutes" in deck.toasts[-1]
+        assert "--at 2026-07-05T09:00:00Z --every 6h --for 7d" in deck.toasts[-1]
+        assert "then every 6h" in deck.toasts[-1]
 
 
 async def test_interval_and_duration_are_asked_for_only_while_the_job_recurs() -> None:
