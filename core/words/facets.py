@@ -46,8 +46,8 @@ def filter_of(wanted: Filter, facet: Facet) -> Filter | None:
     return replace(wanted, payload_is=(facet.key, text))
 
 
-def nothing_odd(facets: Facets) -> str:
-    """Why no value is odd."""
+def nothing_to_compare(facets: Facets) -> str:
+    """Why no value can be odd; empty where some could be."""
     compared = next((facet.compared for facet in facets.all), 0)
     if facets.read < LEAST:
         return f"Too few to compare: a value counts from {LEAST} jobs on."
@@ -55,7 +55,7 @@ def nothing_odd(facets: Facets) -> str:
         return "No payload key has at most 200 values among these jobs."
     if compared < LEAST:
         return f"This type has fewer than {LEAST} runs to compare with."
-    return "No value stands out: each is about as common in all runs of this type."
+    return ""
 
 
 def share(part: float) -> str:

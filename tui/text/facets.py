@@ -55,9 +55,11 @@ def sample_lines(sample: Sample, width: int, nothing: str, hold_key: str) -> lis
     for task_type, facets in sample.facets.items():
         name = fit(one_line(task_type), max(width - 2, 8)).rstrip()
         found += [*([BLANK] if found else []), entry((f" {name}", "run"), key=("type", task_type))]
-        if not facets.odd:
-            found += facts([("", words.nothing_odd(facets), "muted")], width)
-        found += facet_lines(facets, f"{plural(facets.read, 'job')} read", width, hold_key, task_type=task_type)
+        read, why = f"{plural(facets.read, 'job')} read", words.nothing_to_compare(facets)
+        if why:
+            found += facts([("facets", f"{why} {read}.", "muted")], width)
+        else:
+            found += facet_lines(facets, read, width, hold_key, task_type=task_type)
     left = sample.types - len(sample.facets)
     return [*found, BLANK, entry((f" {plural(left, 'other type')} among them.", "muted"))] if left > 0 else found
 
