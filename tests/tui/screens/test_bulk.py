@@ -321,7 +321,7 @@ async def test_who_carries_it_out_is_said_and_that_it_need_not_be_gone_on_with()
 
 async def test_an_empty_page_says_so_and_offers_nothing() -> None:
     async with dashboard(failed(1), "b") as deck:
-        assert "No bulk actions in the last 30 days." in deck.screen_text()
+        assert "No bulk actions in the last 30 days. On the list, A selects all jobs" in deck.screen_text()
         for key in ("O", "H", "u", "f", "y"):
             await deck.press(key)
             assert "No bulk action to show." in deck.toasts[-1]

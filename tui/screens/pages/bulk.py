@@ -102,7 +102,9 @@ class BulkPage(ListPage[BulkReport]):
         """The progress and who started it, then the answers."""
         found = data.shown
         if found is None:
-            return [entry((" No bulk actions in the last 30 days.", "muted"))]
+            key = self.deck.key("mark.matching")
+            begins = f"No bulk actions in the last 30 days. On the list, {key} selects all jobs that match its filter."
+            return [entry((f" {part}", "muted")) for part in wrapped(begins, max(width - 2, 20))]
         lines = heading(self._mine() or found, data, self.deck.now())
         if not data.answers:
             none = "No job was refused." if self.wish.refused else "No answers yet."
