@@ -40,11 +40,12 @@ class Offer:
 
 
 def among(choices: Sequence[Found]) -> Fetch:
-    """Searches a list in memory."""
+    """Searches a list in memory. Those whose label begins with the text come first."""
 
     def fetch(text: str, deliver: Deliver) -> None:
-        words = text.lower().split()
-        deliver([one for one in choices if all(word in f"{one.label} {one.detail} {one.id}".lower() for word in words)])
+        words, begin = text.lower().split(), text.lower().lstrip()
+        found = [one for one in choices if all(word in f"{one.label} {one.detail} {one.id}".lower() for word in words)]
+        deliver(sorted(found, key=lambda one: not one.label.lower().startswith(begin)))
 
     return fetch
 

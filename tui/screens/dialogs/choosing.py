@@ -30,6 +30,12 @@ NEW = "job.new "
 """The prefix of an answer that opens Create Job; the task type follows it."""
 LABEL_WIDTH = 18
 KEY_WIDTH = 7
+AROUND = 3
+"""The blanks around a label."""
+FRAME = 4
+"""The lines of a list's dialog around the list."""
+DETAIL = 24
+"""The cells that are kept for what is said beside a label, with the blanks."""
 LEFT_OUT = ("move.", "palette", "back")
 """Ids or their beginnings of actions that a keyboard user does not need here; with a mouse, only the palette."""
 
@@ -136,6 +142,8 @@ class Picker(ListDialog[Found | None]):
         self.found: Sequence[Found] = ()
         self.said = "Looking…"
         self._asked = 0
+        self._most = 1
+        """The most lines that were listed: the dialog grows with its list, and does not shrink while somebody types."""
 
     def compose(self) -> ComposeResult:
         with Vertical(id="box") as box:
@@ -177,7 +185,10 @@ class Picker(ListDialog[Found | None]):
         words = self.query_one("#words", OneLine).value.strip()
         offered = [Found("", self.offer.empty)] if self.offer.empty and not words else []
         listed = [*offered, *self.found]
-        width = min(max((cell_len(one_line(one.label)) for one in listed), default=0), max(pane.size.width - 24, 12))
+        beside = DETAIL if any(one.detail for one in listed) else AROUND
+        width = min(max((cell_len(one_line(one.label)) for one in listed), default=0), max(pane.size.width - beside, 12))
+        self._most = max(self._most, len(listed))
+        pane.styles.height = min(self._most, max(self.size.height * 4 // 5 - FRAME, 1))
         pane.show([self._entry(one, width, pane.size.width) for one in listed])
         reason = self.said or ("" if listed else "No matches.")
         self.query_one("#reason", Line).show([(f" {reason}", "warn")])

@@ -36,11 +36,20 @@ CORNER: Final = 3
 
 
 class Hint(Static):
-    """Keys of a dialog and what they do, beside its buttons, clickable. `phrases` are texts with their actions."""
+    """Keys of a dialog and what they do, beside its buttons, clickable. `phrases` are texts with their actions.
+
+    Where they do not fit, the first are left out: the last one leaves the dialog.
+    """
 
     def __init__(self, phrases: Sequence[tuple[str, str]]) -> None:
-        super().__init__(Content(APART.join(words for words, _ in phrases)), id="hint")
-        self._phrases = tuple(phrases)
+        super().__init__(Content(_joined(phrases)), id="hint")
+        self._all = self._phrases = tuple(phrases)
+
+    def on_resize(self, event: Resize) -> None:
+        fitting = (self._all[at:] for at in range(len(self._all)))
+        last = self._all[-1:]
+        self._phrases = next((some for some in fitting if cell_len(_joined(some)) <= event.size.width), last)
+        self.update(Content(_joined(self._phrases)), layout=False)
 
     def action_at(self, x: int) -> str:
         """The action of the phrase at a column of the screen; empty where there is none."""
@@ -51,6 +60,10 @@ class Hint(Static):
                 return do
             end = start - len(APART)
         return ""
+
+
+def _joined(phrases: Sequence[tuple[str, str]]) -> str:
+    return APART.join(words for words, _ in phrases)
 
 
 class Dialog(ModalScreen[T]):

@@ -129,7 +129,7 @@ class TablePage(ListPage[Table]):
 
     def _choose(self) -> None:
         row = self._row
-        title = f"{self.heading}: {one_line(row[0])}" if row else self.heading
+        title = f"{self.heading}: {one_line('  '.join(row[: len(self.page.columns)]))}" if row else self.heading
         offer = Offer(title, among([Found(name, name) for name in self._possible]))
         answer_with(self, Picker(offer), lambda action: self._ask(action.id, row or ()))
 

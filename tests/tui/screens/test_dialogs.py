@@ -1,0 +1,54 @@
+"""What all dialogs have in common: nothing in them is cut, and their lists begin with what was meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from jobdeck.core.plugins import Found
+from jobdeck.tui.form.lookup import Offer, among
+from jobdeck.tui.screens.dialogs.choosing import Picker
+from jobdeck.tui.screens.dialogs.dialog import Hint
+from tests.tui.sample import sample
+from tests.tui.support import SMALL, dashboard, failed
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+async def test_the_keys_beside_the_buttons_are_whole_and_the_one_that_leaves_is_never_missing(width: int) -> None:
+    async with dashboard(failed(30), "A", "E", size=(width, 24)) as deck:
+        hint = deck.app.screen.query_one(Hint)
+        assert hint.region.width >= len(str(hint.content))
+        assert str(hint.content).endswith("esc cancels")
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+async def test_the_buttons_of_the_form_are_whole(width: int) -> None:
+    async with dashboard(sample(), "n", size=(width, 24)) as deck:
+        assert "Cancel esc" in deck.screen_text()
+
+
+async def test_a_list_begins_with_what_begins_with_the_typed_words() -> None:
+    choices = [Found("lift", "lift the block"), Found("block", "block an address")]
+    async with dashboard(failed(1)) as deck:
+        await deck.app.push_screen(Picker(Offer("Act", among(choices))))
+        await deck.press(*"block")
+        picker = deck.app.screen
+        assert isinstance(picker, Picker)
+        assert [one.key for one in picker.pane.entries] == ["block", "lift"]
+
+
+async def test_a_name_in_a_list_without_remarks_has_all_the_room_there_is() -> None:
+    async with dashboard(failed(1), size=(60, 12)) as deck:
+        await deck.app.push_screen(Picker(Offer("Pause", among([Found("a", "Everything (Automatic Processing)")]))))
+        await deck.pilot.pause()
+        assert "Everything (Automatic Processing)" in deck.screen_text()
+
+
+async def test_a_list_is_no_taller_than_its_choices() -> None:
+    async with dashboard(failed(1), size=SMALL) as deck:
+        await deck.app.push_screen(Picker(Offer("Act", among([Found("a", "lift"), Found("b", "block")]))))
+        await deck.pilot.pause()
+        picker = deck.app.screen
+        assert isinstance(picker, Picker)
+        assert picker.pane.size.height == 2
+        await deck.press(*"lift")
+        assert picker.pane.size.height == 2
