@@ -186,7 +186,8 @@ class Picker(ListDialog[Found | None]):
         offered = [Found("", self.offer.empty)] if self.offer.empty and not words else []
         listed = [*offered, *self.found]
         beside = DETAIL if any(one.detail for one in listed) else AROUND
-        width = min(max((cell_len(one_line(one.label)) for one in listed), default=0), max(pane.size.width - beside, 12))
+        longest = max((cell_len(one_line(one.label)) for one in listed), default=0)
+        width = min(longest, max(pane.size.width - beside, 12))
         self._most = max(self._most, len(listed))
         pane.styles.height = min(self._most, max(self.size.height * 4 // 5 - FRAME, 1))
         pane.show([self._entry(one, width, pane.size.width) for one in listed])
