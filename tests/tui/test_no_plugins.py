@@ -93,6 +93,7 @@ def customers(_conn: Any, text: str) -> list[Found]:
     return [Found(CUSTOMER, "Ada Lovelace", "London")] if text.lower() in f"ada lovelace {CUSTOMER}" else []
 
 
+INVOICES = [("1", "Ada"), ("2", "Grace\x1b[31m")]
 ORDERS = [("1", "Ada", "ada"), ("2", "Grace\x1b[31m", "grace")]
 """The last cell of each is not shown."""
 
@@ -112,7 +113,7 @@ PLUGIN = Plugin(
             title="Open Invoices",
             key="I",
             columns=("number", "customer"),
-            query=lambda _conn: [("1", "Ada"), ("2", "Grace\x1b[31m")],
+            query=lambda _conn: INVOICES,
             actions={"remind": lambda _conn, row: f"Reminded {row[1]}."},
         ),
         Page(
@@ -164,14 +165,32 @@ async def test_a_page_of_a_plugin_is_opened_by_its_key_and_acts_on_a_row(backend
         assert "Open Invoices" in text
         assert "2 rows" in text
         assert "\x1b" not in text
-        await deck.press("enter")
-        assert "There is no row under the cursor." in deck.toasts[-1]
-        await deck.press("j", "j", "enter", "enter")
+        await deck.press("j", "enter", "enter")
         assert "Reminded Grace" in deck.toasts[-1]
         await deck.press("escape", "colon", *"invoices")
         assert "open invoices" in deck.screen_text()
         await deck.press("enter")
         assert deck.here == "TablePage"
+
+
+@pytest.mark.usefixtures("shop")
+async def test_a_page_without_a_row_offers_no_action_on_one(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.tui.test_no_plugins.INVOICES", [])
+    async with dashboard(backend, "I", "enter") as deck:
+        assert "There is no row under the cursor." in deck.toasts[-1]
+        assert "No rows." in deck.screen_text()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shop")
+async def test_what_the_actions_would_do_with_a_row_is_said_below_the_rows(backend: FakeBackend) -> None:
+    async with dashboard(backend, "J", size=(60, 12)) as deck:
+        assert [
+            line.strip() for line in deck.screen_text().splitlines() if "rder" in line and "Orders" not in line
+        ] == ["close the order", "Order 1\\x1b[31m."]
+        assert customers_shown(deck.screen_text()) == ["Ada", "Grace"]
 
 
 def customers_shown(text: str) -> list[str]:
@@ -196,7 +215,7 @@ async def test_a_page_of_a_plugin_is_narrowed_down_by_its_search(backend: FakeBa
 @pytest.mark.slow
 @pytest.mark.usefixtures("shop")
 async def test_an_action_of_a_page_asks_for_its_texts_and_gets_the_whole_row(backend: FakeBackend) -> None:
-    async with dashboard(backend, "J", "j", "enter", "enter") as deck:
+    async with dashboard(backend, "J", "enter", "enter") as deck:
         assert "Order 1\\x1b[31m." in deck.screen_text()
         assert "\x1b" not in deck.screen_text()
         await deck.press("enter")
@@ -209,9 +228,10 @@ async def test_an_action_of_a_page_asks_for_its_texts_and_gets_the_whole_row(bac
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shop")
-async def test_an_action_without_a_row_is_there_on_every_line_and_what_it_reveals_is_shown(
-    backend: FakeBackend,
+async def test_an_action_without_a_row_is_there_where_none_is_and_what_it_reveals_is_shown(
+    backend: FakeBackend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("tests.tui.test_no_plugins.ORDERS", [])
     async with dashboard(backend, "J", "enter") as deck:
         assert "close the order" not in deck.screen_text()
         await deck.press("enter", *"Ada", "enter", *"why", "enter", "enter")

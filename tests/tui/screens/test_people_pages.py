@@ -84,7 +84,7 @@ async def test_the_list_is_narrowed_down_to_a_person_a_kind_or_a_channel(
 async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
     settings: Settings, world: PeopleWorld
 ) -> None:
-    async with live(settings, "B", "j", "j", "enter", "enter", size=SMALL) as desk:
+    async with live(settings, "B", "j", "enter", "enter", size=SMALL) as desk:
         assert "z…@example.org: bounced since 2026-01-02." in said(desk)
         assert "SendGrid keeps a list of its own" in said(desk)
         await desk.press("enter", "enter")
@@ -99,7 +99,7 @@ async def test_a_block_is_lifted_with_a_reason_and_the_answer_says_what_is_left(
 @pytest.mark.slow
 async def test_the_dialog_names_the_command_that_lifts_the_same_block(settings: Settings, world: PeopleWorld) -> None:
     block = world.conn.rows("select id from email_suppressions where reason = 'hard_bounce'")[0]["id"]
-    async with live(settings, "B", "j", "j", "enter", "enter", *"why") as desk:
+    async with live(settings, "B", "j", "enter", "enter", *"why") as desk:
         text = "".join(desk.screen_text().replace("│", " ").split())
         assert f"jobdecksuppressionslift{block}--reasonwhy--yes" in text
         await desk.press("escape")
@@ -156,7 +156,7 @@ async def test_namesakes_are_told_apart_and_minors_are_not_named(settings: Setti
 @pytest.mark.slow
 async def test_an_address_is_revealed_with_a_reason(settings: Settings, world: PeopleWorld) -> None:
     world.message("zzada@example.org", COACH)
-    async with live(settings, "U", "slash", *"ada", "enter", "j", "enter", "enter") as desk:
+    async with live(settings, "U", "slash", *"ada", "enter", "enter", "enter") as desk:
         assert "Viewing its address is recorded in the audit log" in said(desk)
         assert world.audit() == []
         await desk.press(*"complaint 12", "enter", "enter")
@@ -207,3 +207,22 @@ def test_picture(snap_compare: SnapCompare, page: Page, rows: list[tuple[str, ..
         await pilot.pause()
 
     assert snap_compare(app, terminal_size=SMALL, run_before=open_page)
+
+
+@pytest.mark.slow
+async def test_what_lifting_a_block_leaves_with_the_provider_is_said_below_the_list(
+    settings: Settings, world: PeopleWorld
+) -> None:
+    del world
+    async with live(settings, "B", "j", size=SMALL) as desk:
+        assert "lift the block z…@example.org: bounced since 2026-01-02. SendGrid keeps a list" in said(desk)
+        await desk.press("enter")
+        assert "Suppressions: 2026-01-02 mail z…@example.org bounced" in said(desk)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(60, 12), (200, 50)])
+async def test_a_small_terminal_still_shows_rows(settings: Settings, world: PeopleWorld, size: tuple[int, int]) -> None:
+    del world
+    async with live(settings, "B", size=size) as desk:
+        assert len(rows(desk)) >= 2

@@ -10,6 +10,7 @@ import pytest
 from jobdeck.core.model import Status
 from jobdeck.core.read.stats.backlog import Mark
 from jobdeck.core.schedules import NO_SLOT
+from jobdeck.tui.format import short_id
 from jobdeck.tui.text.figures.trends import plot
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.figures_sample import BROKEN, CALM, incident, trends
@@ -136,6 +137,15 @@ async def test_each_series_has_one_line_with_its_streak_and_details_below() -> N
     assert row.split()[1] == "1h"
     assert row.rstrip().endswith("2 failed")
     assert "interval      every 5m" in text
+
+
+@pytest.mark.slow
+async def test_series_without_a_payload_are_told_apart_by_their_jobs() -> None:
+    backend = incident()
+    text = await shown(backend, "c", size=WIDE)
+    rows = [line for line in text.splitlines() if " ok " in line or " failed " in line]
+    ids = {short_id(job.id) for job in backend.jobs}
+    assert len({word for row in rows for word in row.split() if word in ids}) == len(rows) > 3
 
 
 @pytest.mark.slow

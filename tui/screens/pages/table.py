@@ -16,11 +16,11 @@ from jobdeck.core.plugins import Found, PageAction
 from jobdeck.core.redact import clean
 from jobdeck.tui.backend.threads import failure
 from jobdeck.tui.form.lookup import Offer, among, asking
-from jobdeck.tui.format import fit, one_line, plural
+from jobdeck.tui.format import fit, one_line, plural, wrapped
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
 from jobdeck.tui.screens.dialogs.dialog import FieldsDialog, answer_with
-from jobdeck.tui.screens.page import ListPage
+from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.widgets.pane import Entry, entry
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
-class TablePage(ListPage[Table]):
-    """The rows of a plugin's query, read again every few seconds."""
+class TablePage(SplitPage[Table]):
+    """The rows of a plugin's query, read again every few seconds; below them, what can be done with the current one."""
 
     SCOPE: ClassVar[Scope] = "table"
     EVERY: ClassVar[float] = 5.0
@@ -70,12 +70,31 @@ class TablePage(ListPage[Table]):
         else:
             self.reread()
 
+    def columns(self, width: int) -> Sequence[Span]:
+        rows = self.data.rows if self.data is not None else ()
+        return [(heading(self.page.columns, rows, width), "head")]
+
     def entries(self, data: Table, width: int) -> Sequence[Entry]:
-        search = self.page.search
-        if search is None or data.rows or data.wanted:
+        if data.rows:
             return lines(self.page.columns, data.rows, width)
-        hint = f"No rows. {self.deck.key('table.search')} searches: {one_line(search.hint)}."
-        return [lines(self.page.columns, (), width)[0], entry((f" {hint}", "muted"))]
+        search = self.page.search
+        offered = search is not None and not data.wanted
+        hint = f" {self.deck.key('table.search')} searches: {one_line(search.hint)}." if search and offered else ""
+        return [entry((f" {part}", "muted")) for part in wrapped(f"No rows.{hint}", max(width - 1, 20))]
+
+    def about(self, data: Table, width: int) -> tuple[list[Span], Sequence[Entry]]:
+        """What each action would do with the current row, as its dialog says it."""
+        del data
+        row = self._row
+        if row is None:
+            return [], []
+        told: list[Entry] = []
+        for name in self._possible:
+            action = self.page.actions[name]
+            if isinstance(action, PageAction) and action.on_row:
+                said = wrapped(one_line(action.about(row)), max(width - 4, 20))
+                told += [entry((f" {one_line(name)}", "run")), *(entry((f"   {part}", "text")) for part in said)]
+        return [(" actions ", "tab")] if told else [], told
 
     def summary(self, data: Table) -> list[Span]:
         found: list[Span] = [("  ", "text"), (one_line(self.found.label), "strong")] if self.found.id else []
@@ -100,7 +119,7 @@ class TablePage(ListPage[Table]):
 
     @property
     def _row(self) -> tuple[str, ...] | None:
-        key = self.pane.current if self.is_there else None
+        key = self.key_of_line
         rows = self.data.rows if self.data is not None else ()
         return next((row for row in rows if ("row", row) == key), None)
 
@@ -193,18 +212,23 @@ class AskForTexts(FieldsDialog[dict[str, str]]):
         return answers
 
 
+def heading(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> str:
+    """The names of the columns above `lines`."""
+    return f" {_line(columns, _widths([list(columns), *_texts(columns, rows)], width - 1))}"
+
+
 def lines(columns: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> list[Entry]:
-    """A heading and a line for each row; the key of a line is its row. Cells beyond the columns are not shown."""
-    texts = [[one_line(str(cell)) for cell in row[: len(columns)]] for row in rows]
+    """A line for each row, whose key is the row. Cells beyond the columns are not shown."""
+    texts = _texts(columns, rows)
     widths = _widths([list(columns), *texts], width - 1)
-    head = entry((f" {_line(columns, widths)}", "head"))
-    if not rows:
-        return [head, entry((" No rows.", "muted"))]
-    listed = [
+    return [
         entry((f" {_line(text, widths)}", "text"), key=("row", tuple(row)))
         for row, text in zip(rows, texts, strict=True)
     ]
-    return [head, *listed]
+
+
+def _texts(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[list[str]]:
+    return [[one_line(str(cell)) for cell in row[: len(columns)]] for row in rows]
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

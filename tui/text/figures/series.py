@@ -38,7 +38,7 @@ ROOMY: Final = 110
 
 def columns(width: int) -> str:
     """The heading of the lines."""
-    payload = "  payload" if width >= ROOMY else ""
+    payload = "  job       payload" if width >= ROOMY else ""
     return fit(f" {fit('task', _name(width))} {'every':>6}  {fit('next', 12)}{fit('last run', 11)}  {fit('streak', 10)}"
                f"{payload}", width)  # fmt: skip
 
@@ -51,7 +51,7 @@ def line(one: SeriesLine, at: datetime, width: int, *, paused: bool) -> Entry:
         mark, ink = outcome_look(job.last_outcome, dry=job.last_run_dry) if job.last_outcome else ("·", "muted")
         last = (fit(f"{mark} {ago(job.last_run_at, at)}", 11), ink)
     streak = streak_words(one.streak, least=one.streak_is_least)
-    rest = width - _name(width) - 48
+    payload = fit(payload_summary(job.payload), max(width - _name(width) - 58, 4))
     dry = f" {DRY_MARK}" if job.is_dry else ""
     room = _name(width) - len(dry)
     name = middle(one_line(job.task_type), room)
@@ -62,7 +62,7 @@ def line(one: SeriesLine, at: datetime, width: int, *, paused: bool) -> Entry:
         next_run(one, at, paused=paused),
         last,
         (f"  {fit(streak or '-', 10)}", "bad" if one.streak < 0 else "good" if one.streak else "muted"),
-        *([(f"  {fit(payload_summary(job.payload), max(rest, 4))}", "muted")] if width >= ROOMY else []),
+        (f"  {short_id(job.id)}  {payload}" if width >= ROOMY else "", "muted"),
         key=("job", job.id),
     )
 
