@@ -42,7 +42,7 @@ def test_a_dry_run_shows_the_next_runs_in_a_zone_and_the_job_is_due_at_the_first
 def test_seconds_and_what_missed_slots_are_worth(jobdeck: Jobdeck) -> None:
     made = jobdeck("enqueue", "cli_echo", "--every", "30s", "--catch-up", "all", "--json").data
     assert made["schedule"] == {"seconds": 30, "catch_up": "all"}
-    assert "every 30 seconds, makes up all missed slots" in jobdeck("job", made["id"]).out
+    assert "every 30s, makes up all missed slots" in jobdeck("job", made["id"]).out
     assert "30s" in jobdeck("series").out
 
 
