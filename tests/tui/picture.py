@@ -42,7 +42,7 @@ PICTURES: Final = {
 async def draw(name: str) -> str:
     """One of the pictures as SVG."""
     from jobdeck.core.model import Processing  # noqa: PLC0415 -- the same
-    from jobdeck.tui.screens import beside  # noqa: PLC0415 -- the same
+    from jobdeck.tui.screens import follower  # noqa: PLC0415 -- the same
     from tests.tui.fake import NOW, minutes  # noqa: PLC0415 -- the same
     from tests.tui.sample import sample  # noqa: PLC0415 -- Textual, after the environment is prepared
     from tests.tui.support import make_app  # noqa: PLC0415 -- the same
@@ -54,7 +54,7 @@ async def draw(name: str) -> str:
         )
     app = make_app(backend)
     # The history beside the list is read at every move, not once the cursor has rested.
-    with patch.object(beside, "REST", 0.0):
+    with patch.object(follower, "REST", 0.0):
         async with app.run_test(size=picture.size) as pilot:
             await _press(pilot, picture.keys)
             return slim(app.export_screenshot(title="Jobdeck"), app.dashboard.styles.background.hex)

@@ -16,7 +16,7 @@ from textual.screen import UPDATE_PERIOD
 from textual.widgets._toast import Toast
 
 from jobdeck.tui import app as jobdeck_app
-from jobdeck.tui.screens import beside
+from jobdeck.tui.screens import follower
 from jobdeck.tui.terminal import type_ahead
 
 # A screen paints with its update timer. A timer that is behind leaves a tick out: it is due after two periods then.
@@ -92,7 +92,7 @@ def install(patch: pytest.MonkeyPatch) -> None:
     # none of those would ever be let go of.
     patch.setattr(jobdeck_app, "gc", SimpleNamespace(collect=lambda: None, freeze=lambda: None))
     # The history beside the list is read at every move, not once the cursor has rested.
-    patch.setattr(beside, "REST", 0.0)
+    patch.setattr(follower, "REST", 0.0)
     # A process that does not get its turn must not take a key for one whose way is cut off.
     patch.setattr(type_ahead, "PATIENCE", 60.0)
     patch.setattr(Notification, "has_expired", False)

@@ -9,13 +9,13 @@ from textual.containers import Vertical
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import one_line, plural
+from jobdeck.tui.screens.follower import Follower
 from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.text.first.frames import lower, upper
 from jobdeck.tui.widgets.ink import PlainLine
 from jobdeck.tui.widgets.pane import Sheet
 
 if TYPE_CHECKING:
-    from asyncio import TimerHandle
     from collections.abc import Sequence
 
     from textual.app import ComposeResult
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 ROOMY: Final = 90
 """From this many columns on, what a job is and what became of it are side by side."""
-REST: Final = 0.2
-"""How many seconds the cursor rests between two jobs whose history is read."""
 EVERY: Final = 10.0
 """How many seconds pass before the history of a job that has not changed is read again."""
 
@@ -45,11 +43,8 @@ class Beside(Vertical):
         self._wanted: bool | None = None
         self._job: Job | None = None
         self._detail: JobDetail | None = None
-        self._timer: TimerHandle | None = None
-        self._asked: Job | None = None
-        """The job whose history is being read."""
         self._following = False
-        self._asked_at: float | None = None
+        self._history: Follower[Job, JobDetail | None] = Follower(self, self._read, self._answered)
 
     @property
     def wanted(self) -> bool:
@@ -97,13 +92,15 @@ class Beside(Vertical):
             self._detail = None
             self.query_one(Sheet).move_to(0)
         self.draw()
-        if job is not None and job != self._asked and (self._detail is None or job != before or self._is_old(EVERY)):
-            self._read_soon()
+        if job is None:
+            self._history.leave()
+        elif self._detail is None or job != before or self._history.is_old(EVERY):
+            self._history.want(job)
 
     def leave(self) -> None:
         """Reads and draws nothing until a job is followed again."""
         self._following = False
-        self._stop_timer()
+        self._history.leave()
 
     def draw(self) -> None:
         """Draws what is known; only lines that differ are repainted."""
@@ -144,37 +141,12 @@ class Beside(Vertical):
         more: list[Span] = [(f"… {plural(hidden, 'more line')}  ", "muted")] if hidden > 0 else []
         return [*more, (self.deck.key("job.detail").replace("enter", "⏎"), "key"), (" whole page", "muted")]
 
-    def _is_old(self, seconds: float) -> bool:
-        return self._asked_at is None or self.deck.monotonic() - self._asked_at >= seconds
-
-    def _read_soon(self) -> None:
-        """Reads now if the last reading began some time ago, otherwise once the cursor has rested."""
-        self._stop_timer()
-        if self._is_old(REST) and self._asked is None:
-            self._read()
-        else:
-            self._timer = self.deck.later(REST, self._read)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _read(self) -> None:
-        job, deck = self._job, self.deck
-        self._timer = None
-        if job is None or not self._following or not self.is_attached:
-            return
-        if self._asked is not None:
-            self._read_soon()
-            return
-        self._asked, self._asked_at = job, deck.monotonic()
-        deck.background(lambda: deck.reach().detail(job.id), lambda answer: self._answered(job, answer))
+    def _read(self, job: Job) -> JobDetail | None:
+        return self.deck.reach().detail(job.id)
 
     def _answered(self, job: Job, answer: JobDetail | Exception | None) -> None:
         """Takes the history, unless the cursor is on another job by now. The list says that the connection is lost."""
-        self._asked = None
-        if self._job is None or self._job.id != job.id or not self.is_attached:
+        if self._job is None or self._job.id != job.id:
             return
         if answer is not None and not isinstance(answer, Exception):
             self._detail = answer

@@ -13,7 +13,7 @@ from jobdeck.core.model import Status
 from jobdeck.core.read.operators.preferences import Preferences
 from jobdeck.core.read.report_types import JobDetail
 from jobdeck.tui.format import short_id
-from jobdeck.tui.screens import beside
+from jobdeck.tui.screens import beside, follower
 from jobdeck.tui.shape import Shape
 from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
@@ -125,7 +125,7 @@ async def test_a_choice_that_cannot_be_kept_is_said_and_holds_for_now(tmp_path: 
 async def test_while_the_cursor_moves_fast_only_the_first_and_the_last_history_are_read(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(beside, "REST", 0.2)
+    monkeypatch.setattr(follower, "REST", 0.2)
     backend = Counting()
     async with dashboard(backend, size=WIDE) as deck:
         backend.read_jobs.clear()
@@ -204,7 +204,7 @@ async def test_nothing_is_read_for_it_while_another_screen_is_on_top() -> None:
 
 @pytest.mark.slow
 async def test_a_history_that_a_dialog_kept_from_being_read_is_read_after_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(beside, "REST", 60.0)
+    monkeypatch.setattr(follower, "REST", 60.0)
     backend = Counting()
     async with dashboard(backend, "j", "R", size=WIDE) as deck:
         deck.clock.now += 61
