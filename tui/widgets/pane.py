@@ -16,7 +16,7 @@ from textual.message import Message
 from textual.strip import Strip
 from textual.visual import Visual
 
-from jobdeck.tui.widgets.ink import Inked
+from jobdeck.tui.widgets.ink import Inked, changed_cells
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Mapping, Sequence
@@ -282,6 +282,12 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
         self.cursor = self._clamp(self.cursor)
         self._stop()
         self._paint([self._line(y) for y in range(self.lines)])
+
+    def _difference(self, before: tuple[Entry, bool], after: tuple[Entry, bool]) -> tuple[int, int]:
+        (was, was_current), (now, is_current) = before, after
+        if was_current != is_current:
+            return 0, self.size.width
+        return changed_cells(was.spans, now.spans, self.size.width)
 
 
 class Sheet(Lines[Strip], can_focus=True):

@@ -107,3 +107,16 @@ async def test_only_lines_that_say_something_else_are_painted(monkeypatch: pytes
         assert painted == []
         pane.show(lines("abXdef"))
         assert painted == [2]
+
+
+async def test_of_a_line_only_the_cells_that_changed_are_painted_and_all_where_the_cursor_moves(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with shown() as pane:
+        pane.show([entry(("first", "text")), entry(("sync ", "text"), ("12s", "muted"), (" running", "run"))])
+        painted: list[tuple[int, int, int]] = []
+        monkeypatch.setattr(pane, "refresh", lambda region: painted.append((region.x, region.y, region.width)))
+        pane.show([entry(("first", "text")), entry(("sync ", "text"), ("13s", "muted"), (" running", "run"))])
+        assert painted == [(6, 1, 1)]
+        pane.move(1)
+        assert painted[1:] == [(0, 0, 80), (0, 1, 80)]
