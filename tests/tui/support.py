@@ -154,6 +154,12 @@ class Desk:
         lines = self.app.screen._compositor.render_strips()
         return "\n".join(strip.text[:width].rstrip() for strip in lines[:height])
 
+    def text_in(self, widget: str) -> str:
+        """What the terminal shows in the place of a widget, line by line."""
+        place = self.app.screen.query_one(widget).region
+        lines = self.screen_text().splitlines()[place.y : place.bottom]
+        return "\n".join(line[place.x : place.right].rstrip() for line in lines)
+
     async def press(self, *keys: str) -> None:
         for key in keys:
             await self.pilot.press(key)

@@ -15,6 +15,7 @@ from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.nouns import open_noun
+from jobdeck.tui.shape import WIDE
 from jobdeck.tui.widgets import key_line, status_bar
 from jobdeck.tui.widgets.ink import Line, Reason, width_of
 from jobdeck.tui.widgets.pane import MOVES, Entry, Pane, entry
@@ -299,8 +300,21 @@ class ListPage(Page[T]):
 class SplitPage(ListPage[T]):
     """A heading of columns, a line for each subject, a rule with the subject's name, and its details.
 
-    The lines keep their order, so the cursor stays where it is when the figures change.
+    The lines keep their order, so the cursor stays where it is when the figures change. The details are below them, or
+    from `BESIDE` columns on at their right.
     """
+
+    BESIDE: ClassVar[int] = WIDE
+
+    # Textual calls these handlers of the base classes too, after those of this one.
+    def on_mount(self) -> None:
+        self.set_class(self.app.size.width >= self.BESIDE, "-wide")
+
+    def on_resize(self, event: Resize) -> None:
+        self.set_class(event.size.width >= self.BESIDE, "-wide")
+
+    def on_pane_moved(self) -> None:
+        self.draw_about()
 
     def middle(self) -> ComposeResult:
         yield Line(id="columns")
@@ -347,10 +361,6 @@ class SplitPage(ListPage[T]):
             self.seek_wanted()
         self.draw_title()
         self.draw_keys()
-        self.draw_about()
-
-    def on_pane_moved(self) -> None:
-        super().on_pane_moved()
         self.draw_about()
 
     def doing(self) -> str:

@@ -203,7 +203,7 @@ async def test_the_details_say_whose_each_limit_is_and_enter_on_the_code_opens_i
     )  # fmt: skip
     backend.figures.found = (replace(first, line=limited), *others)
     async with dashboard(backend, "i", "j", size=LARGE) as deck:
-        said = " ".join(deck.screen_text().split())
+        said = " ".join(deck.text_in("#about").split())
         assert f"limits {limited.running} of 5 run (an operator); 60/m start (the code); 2 per key run (the" in said
         assert "code 9 run; 60/m start; 2 per key run (shop@2.0); operators set max-running" in said
         assert " no " not in f"{said.partition('longest wait')[2]} ".replace("no other", "")

@@ -49,7 +49,7 @@ FIRST_ALIKE: Final = 20
 
 
 class Errors(SplitPage[ErrorReport]):
-    """The groups above, the details of the group under the cursor below."""
+    """The groups, and the details of the group under the cursor."""
 
     SCOPE: ClassVar[Scope] = "errors"
     OF_TYPES: ClassVar[bool] = True
@@ -176,7 +176,7 @@ class Errors(SplitPage[ErrorReport]):
         if trend is None:
             return [], []
         name = f" {one_line(trend.task_type)} "
-        paused = self._pause_of(trend.task_type, self.size.width - len(name))
+        paused = self._pause_of(trend.task_type, width - len(name))
         advice = playbook.advice(trend.task_type, trend.error_kind)
         key, mute = self.deck.key("errors.rest"), data.mute_of(trend)
         hold = self.deck.key("processing")

@@ -22,15 +22,12 @@ from jobdeck.tui.format import one_line, shared_fronts, short_id
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
-from jobdeck.tui.screens.page import SplitPage, T
-from jobdeck.tui.shape import WIDE
+from jobdeck.tui.screens.page import SplitPage
 from jobdeck.tui.text.figures import series, trends, types
 from jobdeck.tui.widgets.pane import Entry, Pane, entry
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-
-    from textual.events import Resize
 
     from jobdeck.core.model import Job, TypePause
     from jobdeck.core.read.pages.overview import TypeFigures
@@ -44,21 +41,7 @@ WINDOWS: Final = tuple(timedelta(hours=hours) for hours in (1, 6, 24, 7 * 24, 30
 FIRST: Final = WINDOWS[1]
 
 
-class FiguresPage(SplitPage[T]):
-    """A table whose details are below it, or from `BESIDE` columns on at its right."""
-
-    BESIDE: ClassVar[int] = WIDE
-
-    def on_mount(self) -> None:
-        self.set_class(self.app.size.width >= self.BESIDE, "-wide")
-        super().on_mount()
-
-    def on_resize(self, event: Resize) -> None:
-        self.set_class(event.size.width >= self.BESIDE, "-wide")
-        super().on_resize(event)
-
-
-class Types(FiguresPage[TypeReport]):
+class Types(SplitPage[TypeReport]):
     """The task types, what is wrong first, and the details of the one under the cursor."""
 
     SCOPE: ClassVar[Scope] = "types"
@@ -133,7 +116,7 @@ class Types(FiguresPage[TypeReport]):
         send_with(self, TypeSettings(current.line), send)
 
 
-class Trends(FiguresPage[TrendReport]):
+class Trends(SplitPage[TrendReport]):
     """All types in the first line, then the types by name; the plots are of the line under the cursor."""
 
     SCOPE: ClassVar[Scope] = "trends"
@@ -176,7 +159,7 @@ class Trends(FiguresPage[TrendReport]):
         self.reread()
 
 
-class Series(FiguresPage[SeriesReport]):
+class Series(SplitPage[SeriesReport]):
     """The recurring jobs by task type, and the details of the one under the cursor."""
 
     SCOPE: ClassVar[Scope] = "series"
