@@ -41,11 +41,12 @@ def runs(
     outcome: RunOutcome | None = None,
     limit: int = 50,
     after: str | None = None,
+    most: int | None = None,
 ) -> Query[tuple[list[Run], str | None]]:
     """Runs, newest first, and the cursor of the next page.
 
-    Without a job, a type or an outcome is looked for among the next `LOOKED_AT` runs. A page with a cursor may
-    therefore have fewer runs than `limit`, and even none.
+    Without a job, a type or an outcome is looked for among the next `most` runs, or `LOOKED_AT`. A page with a cursor
+    may therefore have fewer runs than `limit`, and even none.
 
     Raises:
         UsageError: `after` is not a cursor.
@@ -72,7 +73,7 @@ def runs(
             "token": token,
             "late": bool(late),
             "limit": limit + 1,
-            "most": LOOKED_AT,
+            "most": LOOKED_AT if most is None else most,
         },
         read=read,
     )

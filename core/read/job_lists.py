@@ -178,6 +178,7 @@ _FIRST_OF_LANES: Final = "SELECT h.* FROM lane AS l CROSS JOIN LATERAL ({of_lane
 _NEAR: Final = """
 {lanes}, stood AS MATERIALIZED (
     SELECT j.*, {standing} AS standing FROM ({rows}) AS j {circumstances}
+    WHERE %(task_type)s::text IS NULL OR j.task_type = %(task_type)s
 ), near AS (
     SELECT o.id, o.standing, {rank} AS rank, extract(epoch FROM CASE o.status WHEN 'pending' THEN o.run_at
         WHEN 'running' THEN coalesce(o.started_at, o.run_at) ELSE o.ended_at END)::double precision
@@ -214,7 +215,7 @@ def _needy() -> LiteralString:
 
 
 NEEDY: Final[LiteralString] = _needy()
-"""All jobs, those that need somebody first, from the first `EACH` of each status."""
+"""All jobs or those of a type, what needs somebody first, from the first `EACH` of each status."""
 
 STATEMENTS: Final[dict[Status | None, LiteralString]] = {
     None: _ordered(_ALL.format(matches=MATCHES), "j.id", newest=True),

@@ -149,8 +149,8 @@ def group_page(
     return combine(found, read=lambda listed: listed if listed.jobs else replace(listed, total=0))
 
 
-def needy(*, limit: int = 200, after: str | None = None) -> Query[Page]:
-    """Up to `limit` jobs, those first that need somebody, and the cursor of the next page.
+def needy(*, limit: int = 200, after: str | None = None, task_type: str | None = None) -> Query[Page]:
+    """Up to `limit` jobs, all or of a type, those first that need somebody, and the cursor of the next page.
 
     These are failed, then jobs that cannot run, overdue or paused past their due time, retrying, running, at a limit,
     waiting, due next, and ended ones; among the 1,000 of each status that ended last, or are due first.
@@ -158,7 +158,8 @@ def needy(*, limit: int = 200, after: str | None = None) -> Query[Page]:
     Raises:
         UsageError: `after` is not a cursor; `run` may raise it.
     """
-    wanted = {"limit": limit + 1, "each": EACH, "of_lane": LEAST_OF_LANE, **cursor_parameters(after, natural=True)}
+    wanted = {"limit": limit + 1, "each": EACH, "of_lane": LEAST_OF_LANE, "task_type": task_type,
+              **cursor_parameters(after, natural=True)}  # fmt: skip
     found = select(NEEDY, wanted, read=lambda rows: _page_of(rows, limit, after))
     return found if after is None else replace(found, misread=NO_CURSOR)
 

@@ -15,7 +15,7 @@ from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import combine
 from jobdeck.core.read.filters import REASONS
 from jobdeck.core.read.operators.reach import types_seen
-from jobdeck.core.read.pages import flows, overview, series
+from jobdeck.core.read.pages import flows, jobs_and_runs, overview, series
 from jobdeck.core.read.runs.ran_twice import ran_twice, run_report
 from jobdeck.core.read.stats import backlog, error_groups, figures, run_times
 from jobdeck.core.read.verdict.health import health
@@ -141,6 +141,15 @@ READS: Final = {
     "runs behind a cursor": Operation(history.runs(after="4001").run, entries=60, blocks=80, reads=True),
     "runs of a type that none has": Operation(
         history.runs(task_type="none").run, entries=210_000, blocks=320_000, reads=True, growth=90
+    ),
+    "jobs and runs of a type that none has": Operation(
+        jobs_and_runs.of_type("none").run, entries=45_000, blocks=70_000, reads=True, growth=25
+    ),
+    "jobs and runs of a group of errors": Operation(
+        jobs_and_runs.of_group("alpha", "f").run, entries=30_000, blocks=30_000, reads=True, growth=9
+    ),
+    "runs of a worker that none has": Operation(
+        jobs_and_runs.of_worker("none").run, entries=15_000, blocks=30_000, reads=True, growth=9
     ),
     "one run": Operation(history.run(1001).run, entries=10, blocks=20, reads=True),
     "tokens of the newest runs": Operation(history.newest_tokens(100).run, entries=2000, blocks=2500, reads=True),

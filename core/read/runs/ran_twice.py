@@ -115,10 +115,18 @@ def ran_twice(since: timedelta, *, task_type: str | None = None) -> Query[RanTwi
 
 def run_report(since: timedelta, *, group: tuple[str, str] | None = None, limit: int = 200) -> Query[RunReport]:
     """The page of runs; with a group of errors, by type and fingerprint, those of its type and of the group."""
-    task_type, fingerprint = group or (None, None)
+    newest = runs_of_group(*group, limit=limit) if group else select(_NEWEST, {"limit": limit}, read=_runs)
+    return combine(ran_twice(since, task_type=group[0] if group else None), newest, read=RunReport)
+
+
+def runs_of_group(task_type: str, fingerprint: str, *, limit: int) -> Query[tuple[Run, ...]]:
+    """The newest runs of a group of errors, among the newest `FAILED` failed runs of the queue."""
     given = {"task_type": task_type, "fingerprint": fingerprint, "most": FAILED, "limit": limit}
-    newest = select(_OF_GROUP if group else _NEWEST, given, read=lambda rows: tuple(map(run_from, rows)))
-    return combine(ran_twice(since, task_type=task_type), newest, read=RunReport)
+    return select(_OF_GROUP, given, read=_runs)
+
+
+def _runs(rows: list[Row]) -> tuple[Run, ...]:
+    return tuple(map(run_from, rows))
 
 
 def _lost(rows: list[Row]) -> LostRuns:

@@ -11,7 +11,7 @@ from jobdeck.core.model import Filter, RunOutcome, Status
 from jobdeck.core.read import jobs as read_jobs
 from jobdeck.core.read.batch import Query
 from jobdeck.core.read.operators.reach import types_seen
-from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.pages import jobs_and_runs, overview, series
 from jobdeck.core.read.stats import backlog
 from tests.support.plans import Size, cost_of, fill
 from tests.support.queue import Connection
@@ -22,6 +22,9 @@ PAGES: Final[dict[str, tuple[Query[Any], int]]] = {
     "types": (overview.types(), 60_000),
     "trends": (backlog.trend_report(timedelta(days=30)), 2000),
     "series": (series.series(), 6000),
+    # Among the first 1,000 jobs of each status, and the newest 10,000 runs; those of a type are looked through twice.
+    "jobs of a type": (jobs_and_runs.of_type("alpha"), 40_000),
+    "runs of a worker": (jobs_and_runs.of_worker("nobody"), 15_000),
 }
 
 

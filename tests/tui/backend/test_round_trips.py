@@ -11,7 +11,7 @@ from jobdeck.core.errors import SchemaMismatch
 from jobdeck.core.model import Filter, NewJob, Status
 from jobdeck.core.queue import producer
 from jobdeck.core.read import reports
-from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.pages import jobs_and_runs, overview, series
 from jobdeck.core.read.stats import backlog
 from jobdeck.core.settings import Settings
 from jobdeck.tui.backend.live import LiveBackend
@@ -30,6 +30,9 @@ PAGES: dict[str, Callable[[LiveBackend], object]] = {
     "Trends": lambda backend: backend.read(backlog.trend_report, timedelta(hours=8)),
     "Series": lambda backend: backend.read(series.series),
     "Audit": lambda backend: backend.read(reports.audit, timedelta(hours=8)),
+    "the jobs of a type": lambda backend: backend.read(jobs_and_runs.of_type, "alpha"),
+    "the jobs of a group of errors": lambda backend: backend.read(jobs_and_runs.of_group, "alpha", "f"),
+    "the runs of a worker": lambda backend: backend.read(jobs_and_runs.of_worker, "w:1"),
     "Bulk": lambda backend: backend.bulk.newest(),
 }
 
