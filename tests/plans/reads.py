@@ -146,7 +146,7 @@ READS: Final = {
         jobs_and_runs.of_type("none").run, entries=45_000, blocks=70_000, reads=True, growth=25
     ),
     "jobs and runs of a group of errors": Operation(
-        jobs_and_runs.of_group("alpha", "f").run, entries=30_000, blocks=30_000, reads=True, growth=9
+        jobs_and_runs.of_group("alpha", "f").run, entries=30_000, blocks=30_000, reads=True, growth=9, sorts=True
     ),
     "runs of a worker that none has": Operation(
         jobs_and_runs.of_worker("none").run, entries=15_000, blocks=30_000, reads=True, growth=9

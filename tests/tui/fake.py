@@ -38,8 +38,9 @@ from jobdeck.core.read.batch import Query
 from jobdeck.core.read.canaries import CanaryAnswer, CanaryAsked
 from jobdeck.core.read.operators.hold import Hold
 from jobdeck.core.read.operators.notes import Mute, Note
-from jobdeck.core.read.pages import overview, series
+from jobdeck.core.read.pages import jobs_and_runs, overview, series
 from jobdeck.core.read.pages.flows import FlowTree
+from jobdeck.core.read.pages.jobs_and_runs import JobsAndRuns
 from jobdeck.core.read.pages.outlook import Outlook, outlook
 from jobdeck.core.read.report_types import (
     ActionCount,
@@ -180,6 +181,28 @@ class Evidence:
         twice = RanTwice(self.backend.at, self.backend.at - given["since"], self.lost, 0, 3, 1, None, self.same, False)
         return RunReport(twice, self.newest)
 
+    def of_type(self, task_type: str) -> JobsAndRuns:
+        """The jobs and runs of a type, as a page lists them where it has room."""
+        return self._jobs_and_runs(
+            task_type, [job for job in self.backend.jobs if job.task_type == task_type],
+            lambda run: run.task_type == task_type,
+        )  # fmt: skip
+
+    def of_group(self, task_type: str, fingerprint: str) -> JobsAndRuns:
+        ids = self.groups.get((task_type, fingerprint), ())
+        return self._jobs_and_runs(
+            f"{task_type} {fingerprint}", [job for job in self.backend.jobs if job.id in ids],
+            lambda run: run.task_type == task_type and run.error is not None,
+        )  # fmt: skip
+
+    def of_worker(self, worker_id: str) -> JobsAndRuns:
+        return self._jobs_and_runs(worker_id, [], lambda run: run.worker_id == worker_id)
+
+    def _jobs_and_runs(self, subject: str, jobs: Sequence[Job], wanted: Callable[[Run], bool]) -> JobsAndRuns:
+        self._read(f"jobs and runs of {subject}")
+        page = Page(tuple(jobs), None, standings={job.id: self.backend.stands(job) for job in jobs})
+        return JobsAndRuns(self.backend.at, page, tuple(filter(wanted, self.newest)))
+
     def cron(self) -> CronReport:
         self._read("cron")
         deck, at = self.backend, self.backend.at
@@ -316,6 +339,9 @@ class FakeBackend(LiveBackend):
             failing_types.facet_values: lambda: self.evidence.values,
             facets.of_jobs: lambda *_: facets.Facets(),
             facets.of_group: lambda *key: self.evidence.facets.get(key, facets.Facets()),
+            jobs_and_runs.of_type: self.evidence.of_type,
+            jobs_and_runs.of_group: self.evidence.of_group,
+            jobs_and_runs.of_worker: self.evidence.of_worker,
             outlook: lambda *_, **__: self.ahead,
             queue_names: lambda: self.queues,
         }

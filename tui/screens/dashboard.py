@@ -183,7 +183,7 @@ class Dashboard(Listing):
         self.line("banner").show(banner)
         self.bar.draw("" if self.group else self.filter_text, leads_back=bool(self.trail))
         known = view if by_need(poller.request) else None
-        table.say_below(coming(known, table.size.width, table.lines - table.total))
+        table.say_below(coming(known, table.size.width, table.spare))
         self.draw_foot()
         self._follow()
         self.tick()

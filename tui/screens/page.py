@@ -14,6 +14,7 @@ from jobdeck.tui.actions import offered
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, seconds
 from jobdeck.tui.screens.acting import Acting
+from jobdeck.tui.screens.below import Below, Subject
 from jobdeck.tui.screens.nouns import open_noun
 from jobdeck.tui.shape import WIDE
 from jobdeck.tui.widgets import key_line, status_bar
@@ -222,6 +223,7 @@ class ListPage(Page[T]):
     def __init__(self, wanted: Hashable | None = None) -> None:
         super().__init__()
         self.wanted = wanted
+        self._below = Below(self)
 
     @property
     def heading(self) -> str:
@@ -243,6 +245,15 @@ class ListPage(Page[T]):
         return []
 
     @property
+    def subject_below(self) -> Subject | None:
+        """What the line under the cursor is about, if its jobs and runs follow the list where that leaves room."""
+        return None
+
+    def draw_below(self) -> None:
+        """Draws what follows the list."""
+        self._below.follow(self.list_pane, self.subject_below if self.data is not None else None, self._data_at)
+
+    @property
     def pane(self) -> Pane:
         return self.list_pane
 
@@ -253,6 +264,7 @@ class ListPage(Page[T]):
     def on_pane_moved(self) -> None:
         self.draw_title()
         self.draw_keys()
+        self.draw_below()
 
     def on_pane_chosen(self) -> None:
         if "open" in self._handlers:
@@ -275,6 +287,7 @@ class ListPage(Page[T]):
             self.seek_wanted()
         self.draw_title()
         self.draw_keys()
+        self.draw_below()
 
     def seek_wanted(self) -> None:
         """Puts the cursor on the line that the page was opened for, once it was read."""
@@ -361,6 +374,7 @@ class SplitPage(ListPage[T]):
             self.seek_wanted()
         self.draw_title()
         self.draw_keys()
+        self.draw_below()
         self.draw_about()
 
     def doing(self) -> str:

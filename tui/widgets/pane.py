@@ -33,6 +33,8 @@ ROOMY: Final = 130
 GAP: Final = 2
 LAST: Final = 1_000_000
 """A line behind the last one of every list."""
+SPARE: Final = 10
+"""The free lines from which on something else is said below a list."""
 
 
 class Lines(Inked, Generic[Drawn], can_focus=True):
@@ -48,11 +50,18 @@ class Lines(Inked, Generic[Drawn], can_focus=True):
         super().__init__(id=id)
         self.top = 0
         self._painted: list[Drawn] = []
+        self._below: tuple[tuple[Span, ...], ...] = ()
 
     @property
     def lines(self) -> int:
         """Number of lines that fit below the heading."""
         return max(self.size.height - self.HEAD, 0)
+
+    @property
+    def spare(self) -> int:
+        """Number of free lines below the last one; 0 where they are too few to say something there."""
+        free = self.lines - self.total
+        return free if free >= SPARE else 0
 
     @property
     def half(self) -> int:
@@ -79,6 +88,12 @@ class Lines(Inked, Generic[Drawn], can_focus=True):
         """Moves to a line, or to the last one if there are fewer."""
         raise NotImplementedError
 
+    def say_below(self, lines: Sequence[tuple[Span, ...]]) -> None:
+        """Sets the lines below the last one, where there is room."""
+        if self._below != tuple(lines):
+            self._below = tuple(lines)
+            self._repaint()
+
     def on_mouse_scroll_down(self, event: MouseScrollDown) -> None:
         event.stop()
         self.move(WHEEL)
@@ -91,6 +106,14 @@ class Lines(Inked, Generic[Drawn], can_focus=True):
         """Repaints everything in the colours of a new theme."""
         super().notify_style_update()
         self._painted = []
+
+    def _repaint(self) -> None:
+        """Paints the visible lines again, those of them that have changed."""
+        raise NotImplementedError
+
+    def _said_below(self, place: int) -> tuple[Span, ...]:
+        """The line at this place below the last one; empty where nothing is said."""
+        return self._below[place] if place < len(self._below) else ()
 
     def _show_line(self, at: int) -> None:
         """Scrolls no further than needed to show a line."""
@@ -275,12 +298,15 @@ class Pane(Lines[tuple[Entry, bool]], can_focus=True):
     def _line(self, y: int) -> tuple[Entry, bool]:
         at = self.top + y
         if at >= len(self.entries):
-            return BLANK, False
+            return Entry(self._said_below(at - len(self.entries))), False
         return self.entries[at], self._has_cursor and at == self.cursor
 
     def _settle(self) -> None:
         self.cursor = self._clamp(self.cursor)
         self._stop()
+        self._repaint()
+
+    def _repaint(self) -> None:
         self._paint([self._line(y) for y in range(self.lines)])
 
     def _difference(self, before: tuple[Entry, bool], after: tuple[Entry, bool]) -> tuple[int, int]:

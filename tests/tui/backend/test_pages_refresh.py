@@ -9,14 +9,17 @@ import pytest
 
 from tests.tui.fake import FakeBackend, lost
 from tests.tui.sample import sample
-from tests.tui.support import SMALL, Slow
+from tests.tui.support import Slow
+
+# So low that the list leaves no room for more, which would be read as well.
+LOW = (80, 18)
 
 
 @asynccontextmanager
 async def on_a_page(backend: FakeBackend) -> AsyncIterator[Slow]:
     """The dashboard on a page that was read once; each answer waits until it is asked for."""
     slow = Slow(backend)
-    async with slow.app.run_test(size=SMALL) as pilot:
+    async with slow.app.run_test(size=LOW) as pilot:
         await pilot.pause()
         slow.answer_all()
         slow.answer_all()

@@ -12,6 +12,7 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.core.model import Filter
 from jobdeck.core.queue import operator
 from jobdeck.core.queue.operators import notes
+from jobdeck.core.read.pages import jobs_and_runs
 from jobdeck.core.read.pages.outlook import Outlook, outlook
 from jobdeck.core.read.report_types import ErrorReport
 from jobdeck.core.read.stats.error_groups import Alike, counted_alike
@@ -20,6 +21,7 @@ from jobdeck.core.words.facets import filter_of
 from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
 from jobdeck.tui.format import fit, one_line, plural, short_id
+from jobdeck.tui.screens.below import Subject
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.processing import Condition
@@ -87,6 +89,14 @@ class Errors(SplitPage[ErrorReport]):
     def type_here(self) -> str | None:
         """The task type of the group under the cursor."""
         return self.trend.task_type if self.trend else None
+
+    @property
+    def subject_below(self) -> Subject | None:
+        """The group under the cursor."""
+        if self.trend is None:
+            return None
+        order = f"newest first, as {self.deck.key('errors.jobs').replace('enter', '⏎')} lists them"
+        return Subject(jobs_and_runs.of_group, self.trend.key, order, ("task",), alike=True)
 
     @property
     def facets(self) -> Facets | None:

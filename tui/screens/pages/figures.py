@@ -10,7 +10,7 @@ from textual.content import Content
 
 from jobdeck.core.model import Status
 from jobdeck.core.queue import operator, service
-from jobdeck.core.read.pages import overview
+from jobdeck.core.read.pages import jobs_and_runs, overview
 from jobdeck.core.read.pages import series as read_series
 from jobdeck.core.read.pages.overview import TypeReport
 from jobdeck.core.read.pages.series import SeriesReport
@@ -19,6 +19,7 @@ from jobdeck.core.read.stats.backlog import TrendReport
 from jobdeck.core.words.tables import EVERYTHING
 from jobdeck.tui.commands import pause_series_twin, skip_twin, type_twin
 from jobdeck.tui.format import one_line, shared_fronts, short_id
+from jobdeck.tui.screens.below import Subject
 from jobdeck.tui.screens.dialogs.confirm import Question, ask
 from jobdeck.tui.screens.dialogs.dialog import send_with
 from jobdeck.tui.screens.dialogs.type_settings import SettingsAnswer, TypeSettings
@@ -69,6 +70,12 @@ class Types(SplitPage[TypeReport]):
     def type_here(self) -> str | None:
         """The type under the cursor."""
         return self.current.line.task_type if self.current else None
+
+    @property
+    def subject_below(self) -> Subject | None:
+        order = f"what needs somebody first, {self.deck.key('type.jobs').replace('enter', '⏎')} lists all"
+        of_type = jobs_and_runs.of_type
+        return Subject(of_type, (self.type_here,), order, ("task",)) if self.type_here is not None else None
 
     def columns(self, width: int) -> Sequence[Span]:
         return [(types.columns(self._shown(width), width), "head")]

@@ -9,8 +9,10 @@ from textual.content import Content
 from textual.screen import ModalScreen
 
 from jobdeck.core.read import reports
+from jobdeck.core.read.pages import jobs_and_runs
 from jobdeck.core.read.report_types import CronReport, WorkerReport
 from jobdeck.tui.format import JOINERS, one_line, plural, wrapped
+from jobdeck.tui.screens.below import Subject
 from jobdeck.tui.screens.dialogs.dialog import add_cross, leaves
 from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_run_worker, ask_to_toggle_worker
 from jobdeck.tui.screens.page import ListPage
@@ -53,6 +55,14 @@ class Workers(ListPage[WorkerReport]):
 
     def entries(self, data: WorkerReport, width: int) -> Sequence[Entry]:
         return workers.lines(data, width, self.deck.worker.id)
+
+    @property
+    def subject_below(self) -> Subject | None:
+        """The worker that the line under the cursor is of."""
+        above = reversed(self.list_pane.entries[: self.list_pane.cursor + 1])
+        keys = (one.key for one in above if isinstance(one.key, tuple))
+        worker_id = next((key[1] for key in keys if key[0] == "worker"), None)
+        return None if worker_id is None else Subject(jobs_and_runs.of_worker, (worker_id,), without=("worker",))
 
     def summary(self, data: WorkerReport) -> list[Span]:
         return [*workers.summary(data), ("  jobdeck status", "muted")]

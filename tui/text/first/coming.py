@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from jobdeck.tui.text.first.frames import Row
 
 MINUTES: Final = 60
-SPARE: Final = 10
-"""The free lines from which on they are said below a list."""
 AROUND: Final = 4
 """The lines above and below the lanes: a blank one, the heading and the two of the axis."""
 NAME: Final = 36
@@ -32,8 +30,8 @@ EVERY: Final = 10
 
 
 def coming(view: View | None, width: int, room: int) -> list[Row]:
-    """The lanes below their heading, soonest first, and the axis; nothing without room for them."""
-    if view is None or room < SPARE or width < LEAST:
+    """The lanes below their heading, soonest first, and the axis, in `room` lines; nothing without room for them."""
+    if view is None or not room or width < LEAST:
         return []
     jobs, now = view.snapshot.page.jobs, view.snapshot.at
     lanes = _lanes(jobs, now)

@@ -77,7 +77,6 @@ class JobTable(Lines[Row], can_focus=True):
         self.cursor = 0
         self._moved = False
         self._empty = ""
-        self._below: tuple[tuple[Span, ...], ...] = ()
         self._range: UUID | None = None
         self._sort = ("created", True)
         self._stale = False
@@ -200,12 +199,6 @@ class JobTable(Lines[Row], can_focus=True):
         """Whether the column that the list is sorted by is visible; the natural order needs none."""
         sort, _ = self._sort
         return not sort or any(column.sort == sort for column in self._columns)
-
-    def say_below(self, lines: Sequence[tuple[Span, ...]]) -> None:
-        """Sets the lines below the last job, where there is room."""
-        if self._below != tuple(lines):
-            self._below = tuple(lines)
-            self._repaint()
 
     def set_stale(self, stale: bool) -> None:
         """Dims the rows while they may be out of date."""
@@ -336,7 +329,7 @@ class JobTable(Lines[Row], can_focus=True):
     def _note(self, line: int, below: int) -> tuple[Span, ...]:
         """What a line without a job says: in an empty list why it is, otherwise what is to be said below it."""
         if self.jobs:
-            return self._below[below] if below < len(self._below) else ()
+            return self._said_below(below)
         lines = wrap(self._empty, max(self.size.width - 4, 20))
         return ((f"  {lines[line - 1]}", "muted"),) if 0 < line <= len(lines) else ()
 

@@ -56,7 +56,7 @@ def test_what_is_late_or_runs_or_comes_later_has_no_lane(job: Job) -> None:
 
 def test_without_room_nothing_is_said_and_lanes_without_room_are_counted() -> None:
     many = [series(at, at + 10, 1) for at in range(1, 11)]
-    assert lanes(*many, room=9) == lanes(*many, width=99) == []
+    assert lanes(*many, room=0) == lanes(*many, width=99) == []
     assert len(lanes(*many, room=10)) == 10
     assert lanes(*many, room=10)[1] == " Coming  the next hour, and 4 others"
 
