@@ -22,7 +22,7 @@ _ENDS: Final[Mapping[RunOutcome, str]] = {
     RunOutcome.SUCCEEDED: "succeeded {after}",
     RunOutcome.PARTIAL: "succeeded in part {after}",
     RunOutcome.CONTINUED: "succeeded so far {after} and continues with another run",
-    RunOutcome.FAILED: "failed permanently {after}",
+    RunOutcome.FAILED: "failed {after} and will not be retried",
     RunOutcome.RETRIED: "failed {after} and will be retried",
     RunOutcome.CANCELLED: "was cancelled {after}, while it ran",
     RunOutcome.RELEASED: "was returned to the queue {after}, because its worker stopped",

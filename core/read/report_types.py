@@ -350,8 +350,9 @@ class Digest:
     """The figures of a shift. Finished runs are counted from `counted_since`, in steps of 5 minutes.
 
     That is after `since` if the statistics begin later. Each run is counted once: `continued` runs were followed by
-    another run, `troubled` runs will be retried, `dry_runs` changed nothing. `bulks` are the audit rows of the bulk
-    actions that were started, `canaries` of those without an answer; `notes` and `mutes` are those that hold now.
+    another run, `troubled` runs will be retried, `cycles` failed for a series that goes on, `dry_runs` changed nothing.
+    `bulks` are the audit rows of the bulk actions that were started, `canaries` of those without an answer; `notes` and
+    `mutes` are those that hold now.
     """
 
     at: datetime
@@ -370,6 +371,7 @@ class Digest:
     triggers: tuple[TriggerCount, ...]
     errors: tuple[ErrorGroup, ...]
     lost: LostRuns
+    cycles: int = 0
     dry_runs: int = 0
     notes: tuple[Note, ...] = ()
     mutes: tuple[Mute, ...] = ()

@@ -128,8 +128,9 @@ SELECT greatest(job_stat_bucket(5, now() - %(since)s),
     coalesce(sum(r.runs) FILTER (WHERE r.outcome = 'succeeded' AND NOT r.dry_run), 0)::bigint AS succeeded,
     coalesce(sum(r.runs) FILTER (WHERE r.outcome = 'partial' AND NOT r.dry_run), 0)::bigint AS partial,
     coalesce(sum(r.runs) FILTER (WHERE r.outcome = 'continued' AND NOT r.dry_run), 0)::bigint AS continued,
-    coalesce(sum(r.runs - r.permanent) FILTER (WHERE r.outcome = ANY(%(failures)s) AND NOT r.dry_run), 0)::bigint
-        AS troubled,
+    coalesce(sum(r.runs - r.permanent) FILTER (WHERE r.outcome = ANY(%(failures)s) AND r.outcome <> 'failed'
+        AND NOT r.dry_run), 0)::bigint AS troubled,
+    coalesce(sum(r.runs - r.permanent) FILTER (WHERE r.outcome = 'failed' AND NOT r.dry_run), 0)::bigint AS cycles,
     coalesce(sum(r.permanent) FILTER (WHERE NOT r.dry_run), 0)::bigint AS failed,
     coalesce(sum(r.runs) FILTER (WHERE r.dry_run), 0)::bigint AS dry_runs
 FROM ({since}) AS r

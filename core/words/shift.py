@@ -28,6 +28,8 @@ def finished_words(digest: Digest) -> str:
     parts += [f"{digest.partial:,} partial"] if digest.partial else []
     parts += [f"{digest.continued:,} to be continued"] if digest.continued else []
     parts += [f"{digest.troubled:,} {'run' if digest.troubled == 1 else 'runs'} retried"]
+    if digest.cycles:
+        parts += [f"{digest.cycles:,} failed {'cycle' if digest.cycles == 1 else 'cycles'} of series"]
     parts += [f"{digest.failed:,} failed permanently"]
     parts += [f"{digest.dry_runs:,} {'dry run' if digest.dry_runs == 1 else 'dry runs'}"] if digest.dry_runs else []
     text = ", ".join(parts)

@@ -156,7 +156,7 @@ return row(
     case when p_removed then p_job.created_by end, job_run_is_dry(p_job.payload, p_details))::job_runs;
 
 -- Appends runs to the history and to the statistics. p_failures are the tokens of those after which the job failed
--- permanently.
+-- permanently; a series whose cycle failed goes on with its next slot.
 create or replace function job_runs_record(p_runs job_runs[], p_failures bigint[]) returns void
 language plpgsql volatile
 set jit = off
@@ -214,7 +214,7 @@ begin
                 m.move = 'success' and not m.is_recurring, m.error_kind, m.error)
             from unnest(v_moves) m join job_queue q on q.id = m.id
             where q.id = any (v_ids) and m.started_at is not null),
-        array(select m.token from unnest(v_moves) m where m.move = 'failure'));
+        array(select m.token from unnest(v_moves) m where m.move = 'failure' and not m.goes_on));
     delete from job_queue q using unnest(v_moves) m
     where q.id = any (v_ids) and q.id = m.id and m.move = 'success' and not m.is_recurring;
 

@@ -34,7 +34,7 @@ def test_the_result_that_is_waited_for_decides_the_exit_code(jobdeck: Jobdeck, c
     assert (ran.code, ran.data["state"], ran.data["outcome"]) == (0, "succeeded", "succeeded")
     ran = jobdeck("retry", "--canary", str(bad), "--wait")
     assert ran.code == 1
-    assert ran.out.startswith(f"{bad}: It failed permanently after ")
+    assert ran.out.startswith(f"{bad}: It failed after ")
     assert "still down" in ran.out
     assert conn.execute("SELECT id FROM job_queue WHERE status = 'pending'").fetchall() == [(left,)]
     told = {(row["action"], row["reason"]) for row in jobdeck("audit", "--json").data["audit"]}

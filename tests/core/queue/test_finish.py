@@ -420,6 +420,15 @@ class TestFailedForGood:
         at = conn.now()
         series(conn, run_at=at, expires_at=at + timedelta(minutes=10))
         assert conn.run_once(outcome="failed", permanent=True).status is Status.FAILED
+        assert conn.value("SELECT sum(permanent) FROM job_stat_delta") == 1
+
+    @pytest.mark.parametrize("told", [{"permanent": True}, {"retry_after": 1000.0}])
+    def test_a_cycle_that_failed_is_no_job_that_failed_permanently(
+        self, conn: Connection, told: dict[str, Any]
+    ) -> None:
+        series(conn)
+        assert conn.run_once(outcome="failed", **told).status is Status.PENDING
+        assert conn.value("SELECT sum(permanent) FROM job_stat_delta") == 0
 
     def test_a_failure_without_words_is_given_some(self, conn: Connection) -> None:
         job = conn.add()

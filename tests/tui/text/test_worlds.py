@@ -288,7 +288,13 @@ WORLDS: Final[dict[str, tuple[World, tuple[str, ...]]]] = {
     "killed beside another": (_killed_beside_another, (r"warning  silent workers: Some jobs of silent workers have",)),
     "a lease is over": (_lease_over, (r"1 running job waits for a live worker to take it back: its lease expired\.",)),
     "a long run": (_long_run, (r"1 run has used more than 80 % of the timeout; the longest is of slow\.",)),
-    "a series fails": (_series_fails, (r"warning  recurring jobs: 1 recurring job fails: push in its last cycle\.",)),
+    "a series fails": (
+        _series_fails,
+        (
+            r"warning  recurring jobs: 1 recurring job fails: push in its last cycle\.",
+            r"0 runs retried, 1 failed cycle of series, 0 failed permanently",
+        ),
+    ),
     "its job ran elsewhere": (_ran_elsewhere, (r"✓ All well",)),
     "a call crashed": (_call_crashed, (r"1 call of a scheduler or a command crashed: begun in the last day",)),
     "the scheduler died": (_scheduler_died, (r"now: critical: The scheduler has stopped: last good call 60m ago",)),
