@@ -126,8 +126,6 @@ def about(
         why = one_line(mute.reason) if mute.reason else "no reason given"
         until = f"until {mute.until:%m-%d %H:%M}Z, for {age(mute.until - at)}"
         found.append(_fact("muted", f"{until} by {one_line(mute.actor)}: {why}", width))
-    elif trend.is_new(at):
-        found.append(_fact("new", "First known failure within the last 24 hours.", width))
     if canary is not None:
         ink = CANARY_WORDS[canary.state][1]
         job: Span = (f"{short_id(canary.job_id)} ", "text")

@@ -197,12 +197,13 @@ async def test_an_end_that_cannot_be_is_said_in_the_dialog_and_mutes_nothing(typ
     assert backend.calls == []
 
 
-async def test_new_groups_are_counted_and_said_in_the_details() -> None:
+async def test_a_new_group_is_counted_in_the_heading_and_marked_once_in_its_line() -> None:
     backend = sample()
     backend.evidence.trends = (trend(make_job(1), "a1b2", "vendor", first=60.0),)
     text = await shown(backend, "e")
     assert ", 1 new" in text
-    assert "First known failure within the last 24 hours." in text
+    assert text.count("NEW") == 1
+    assert "First known failure" not in text
 
 
 @pytest.mark.slow
