@@ -52,16 +52,17 @@ SERIES_LISTED = 5
 
 
 def verdict(report: CronReport) -> list[Span]:
-    """The verdict and its reason."""
+    """The verdict, and how many findings are the reason; the evidence below begins with them."""
     found = report.health
     word = found.verdict.value.upper()
-    worst = found.findings[0] if found.findings else None
+    reasons = sum(finding.verdict is not Verdict.OK for finding in found.findings)
     alarm = found.verdict in {Verdict.CRITICAL, Verdict.WARNING}
     spans: list[Span] = [(f" {GLYPHS[found.verdict]} {word} ", "danger" if found.verdict is Verdict.CRITICAL else
                           "alert" if alarm else VERDICT_INK[found.verdict])]  # fmt: skip
-    if worst is not None:
-        reason = one_line(worst.evidence) if alarm or found.verdict is Verdict.PAUSED else "No problems found."
-        spans.append((f"  {reason}", "text"))
+    if found.findings:
+        worst_first = ", worst first" if reasons > 1 else ""
+        said = f"{plural(reasons, 'finding')}{worst_first}" if reasons else "No problems found."
+        spans.append((f"  {said}", "text"))
     return spans
 
 

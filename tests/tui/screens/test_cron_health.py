@@ -44,11 +44,20 @@ def history(*runs: Any) -> FakeBackend:
 
 
 @pytest.mark.slow
-async def test_the_verdict_comes_first_as_a_word_with_its_reason() -> None:
-    lines = (await shown(sample(), "h")).splitlines()
-    assert "⚠ WARNING" in lines[1]
-    assert "sms_digest_processor failed 2 cycles in a row" in lines[1]
+async def test_the_verdict_comes_first_as_a_word_and_its_reason_is_said_once_below() -> None:
+    text = await shown(sample(), "h")
+    lines = text.splitlines()
+    assert "⚠ WARNING   1 finding" in lines[1]
     assert "Evidence" in lines[3]
+    assert text.count("sms_digest_processor failed 2 cycles in a row") == 1
+
+
+@pytest.mark.slow
+async def test_several_reasons_are_counted_beside_the_verdict_without_what_is_fine() -> None:
+    backend = FakeBackend()
+    named = ((Verdict.CRITICAL, "trigger"), (Verdict.WARNING, "cycles"), (Verdict.OK, "workers"))
+    backend.health = Health(Verdict.CRITICAL, tuple(Finding(name, verdict, f"{name}.") for verdict, name in named))
+    assert "✗ CRITICAL   2 findings, worst first" in (await shown(backend, "h")).splitlines()[1]
 
 
 @pytest.mark.slow
