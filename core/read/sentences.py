@@ -58,6 +58,10 @@ def amount(number: int, *, at_least: bool = False) -> str:
 
 EACH: Final = 1_000
 """How many jobs of each status the list of all jobs has: the last that ended, and those that are due first."""
+DUE: Final = "due jobs"
+NO_BACKLOG: Final = "No backlog."
+NO_OTHERS: Final = "No other jobs wait."
+"""What the finding of due jobs, which has this signal, says while no other finding is about them, or where one is."""
 CLAIMED: Final = "claimed"
 """What is said of a job that a worker holds and has not begun; its stored status is `running`."""
 

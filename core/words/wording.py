@@ -6,13 +6,15 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.core.errors import UsageError
+from jobdeck.core.model import Verdict
+from jobdeck.core.read.sentences import DUE, NO_BACKLOG, NO_OTHERS
 from jobdeck.core.read.workers.slots import lanes
 from jobdeck.core.times import parse_duration, parse_rate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from jobdeck.core.model import Worker
+    from jobdeck.core.model import Health, Worker
     from jobdeck.core.queue.operators.flows import FlowCancelled
     from jobdeck.core.worker.oneshot import CycleResult
 
@@ -20,6 +22,9 @@ DEFAULT: Final = "default"
 NONE: Final = "none"
 CODE: Final = "code"
 """Makes the value of a type's code hold again."""
+NO_WAIT: Final = "no backlog"
+NONE_FOR_WORKER: Final = "no job waits for a worker"
+"""What is said where jobs are due and none of them could start now."""
 _WHOLE: Final = re.compile(r"-?\d{1,3}(?:,\d{3})+|-?\d{1,9}", re.ASCII)
 _PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
 
@@ -122,6 +127,13 @@ def streak_words(streak: int, *, least: bool) -> str | None:
     if not streak:
         return None
     return f"{abs(streak)}{'+' if least else ''} {'ok' if streak > 0 else 'failed'}"
+
+
+def backlog_words(health: Health) -> str:
+    """What is said of due jobs while none could start: that there are none, or how many wait for their key."""
+    fine = (one.evidence for one in health.findings if one.signal == DUE and one.verdict is Verdict.OK)
+    found = next(fine, NO_BACKLOG)
+    return {NO_BACKLOG: NO_WAIT, NO_OTHERS: NONE_FOR_WORKER}.get(found, found.rstrip("."))
 
 
 def slots(workers: Iterable[Worker], *, short: bool = False) -> str:

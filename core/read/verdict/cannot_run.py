@@ -1,7 +1,7 @@
 """Judges due jobs that cannot start, for any reason that is not the queue's own order (`job_queue_cannot_run`).
 
 One finding for each task type says how many jobs, why, since when, until when, and which command helps. The finding of
-due jobs is about the others: what the one that has waited longest waits for.
+due jobs is about the others: what the one that has waited longest waits for, or how many wait for their key.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.batch import Query, select
-from jobdeck.core.read.sentences import amount, sentence
+from jobdeck.core.read.sentences import DUE, NO_BACKLOG, NO_OTHERS, amount, sentence
 from jobdeck.core.read.verdict.scheduler_health import span
 from jobdeck.core.redact import safe_error
 
@@ -30,6 +30,7 @@ SOON: Final = timedelta(hours=1)
 """A deadline that is as near as this is critical."""
 FORGOTTEN: Final = timedelta(days=1)
 """A pause without an end is forgotten after this time."""
+IN_ORDER: Final = frozenset({"order", "line"})
 DEPLOY: Final = timedelta(minutes=1)
 """How long jobs of a type that no worker handles are due before it is critical: a deployment may be under way."""
 _UNKNOWN: Final = re.compile(r"([^\s:;]+): is not a field")
@@ -37,7 +38,11 @@ _UNKNOWN: Final = re.compile(r"([^\s:;]+): is not a field")
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """Why due jobs of one type cannot start; with the cause `order`, what the oldest job that can start waits for."""
+    """Why due jobs of one type cannot start.
+
+    With a cause of `IN_ORDER` nothing is wrong: `order` has what the oldest job that can start waits for, and `line`
+    are jobs whose key other runs have.
+    """
 
     cause: str
     task_type: str
@@ -69,7 +74,7 @@ def judge(
     """
     by_type: dict[str, list[tuple[Verdict, Obstacle]]] = {}
     for one in found:
-        if one.cause not in {"order", "set aside"}:
+        if one.cause not in IN_ORDER | {"set aside"}:
             verdict = _verdict(one, at, lateness) if enabled else Verdict.PAUSED
             by_type.setdefault(one.task_type, []).append((verdict, one))
     judged = [_finding(name, sorted(causes, key=_rank), at) for name, causes in by_type.items()]
@@ -230,3 +235,17 @@ def turn(order: Obstacle) -> str:
     if code in {"slots-busy", "type-full", "type-rate"}:
         return f"{order.task_type}. {sentence(code, facts)}"
     return f"{order.task_type}."
+
+
+def in_line(found: Sequence[Obstacle], at: datetime) -> Finding:
+    """What due jobs wait for while none waits for a worker: their key, what other findings name, or nothing is due."""
+    waiting = [one for one in found if one.cause == "line"]
+    if not waiting:
+        others = any(one.cause not in IN_ORDER | {"set aside"} for one in found)
+        return Finding(DUE, Verdict.OK, NO_OTHERS if others else NO_BACKLOG)
+    number, since = sum(one.jobs for one in waiting), min(one.since for one in waiting)
+    more = any(one.facts.get("at_least") for one in waiting)
+    wait, free = ("job waits", "its") if number == 1 else ("jobs wait", "their")
+    longest = f"{'' if number == 1 else 'the oldest '}for {span(at - since)}{' or longer' if more else ''}"
+    words = f"{amount(number, at_least=more)} {wait} until {free} concurrency key is free, {longest}."
+    return Finding(DUE, Verdict.OK, words, since)

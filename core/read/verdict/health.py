@@ -16,7 +16,7 @@ from jobdeck.core.model import Finding, Health, Verdict
 from jobdeck.core.plugins import load_plugins, off_here
 from jobdeck.core.read import history
 from jobdeck.core.read.batch import Query, combine, select
-from jobdeck.core.read.sentences import sentence
+from jobdeck.core.read.sentences import DUE, sentence
 from jobdeck.core.read.stats import figures
 from jobdeck.core.read.stats.figures import OUTCOMES
 from jobdeck.core.read.verdict import cannot_run, failing_types, scheduler_health, upkeep_health
@@ -178,7 +178,7 @@ def _only(rows: list[Row]) -> Row:
 
 def _findings(facts: Row, calls: Row, cannot: tuple[Obstacle, ...], late: list[Row]) -> list[Finding]:
     order = next((one for one in cannot if one.cause == "order"), None)
-    held = {one.task_type for one in cannot if one.cause != "order"}
+    held = {one.task_type for one in cannot if one.cause not in cannot_run.IN_ORDER}
     return [
         # First among findings that are as bad: with the plugin off, the others may not say what is wrong.
         *_plugins_off(facts, cannot),
@@ -187,7 +187,7 @@ def _findings(facts: Row, calls: Row, cannot: tuple[Obstacle, ...], late: list[R
         *scheduler_health.judge(facts, calls),
         _workers(facts, calls),
         *cannot_run.judge(cannot, facts["at"], enabled=facts["enabled"], lateness=partial(_lateness, facts)),
-        _due(facts, order),
+        cannot_run.in_line(cannot, facts["at"]) if order is None else _due(facts, order),
         _stuck(facts),
         _series(facts),
         _crashed(facts),
@@ -253,15 +253,13 @@ def _workers(facts: dict[str, Any], calls: dict[str, Any]) -> Finding:
     return Finding("workers", Verdict.CRITICAL if silent > 3 * tick else Verdict.WARNING, words, last_seen)
 
 
-def _due(facts: dict[str, Any], order: Obstacle | None) -> Finding:
+def _due(facts: dict[str, Any], order: Obstacle) -> Finding:
     """The job that has waited longest for nothing but its turn. Those that cannot start are other findings."""
-    if order is None:
-        return Finding("due jobs", Verdict.OK, "No backlog." if facts["oldest_due"] is None else "No other jobs wait.")
     late = facts["at"] - order.since
     words = f"Oldest job waiting {scheduler_health.span(late)}: {cannot_run.turn(order)}"
     if not facts["enabled"]:
-        return Finding("due jobs", Verdict.PAUSED, words, order.since)
-    return Finding("due jobs", _lateness(facts, late), words, order.since)
+        return Finding(DUE, Verdict.PAUSED, words, order.since)
+    return Finding(DUE, _lateness(facts, late), words, order.since)
 
 
 def _lateness(facts: dict[str, Any], late: timedelta) -> Verdict:

@@ -265,6 +265,8 @@ $$;
 
 -- Why due jobs cannot start for a reason that is not the queue's own order, by cause and type: how many, since when, and when
 -- the first expires or fails. Jobs are counted up to p_most. The cause `order` is of job_queue_held_types, and not counted.
+-- The cause `line` is the queue's own order as well: jobs whose key other runs have, none of which runs for long. Of all types
+-- together 1,001 are read.
 create or replace function job_queue_cannot_run(p_most integer)
 returns table (cause text, task_type text, jobs bigint, since timestamptz, deadline timestamptz, facts jsonb)
 language sql stable security definer
@@ -283,6 +285,17 @@ as $$
                 and q.run_at <= statement_timestamp() limit p_most) w
         where job_types_open(array[w.task_type], statement_timestamp()) <> '{}' and h.places >= job_key_limit(w.task_type)
         group by w.task_type, h.name, h.facts
+    ), line as materialized (
+        select n.task_type, count(*) as jobs, min(n.since) as since from (
+            select w.task_type, w.since from (
+                select q.concurrency_key as name from job_queue q
+                where q.status = 'running' and q.concurrency_key is not null group by q.concurrency_key) k
+            cross join lateral (
+                select q.task_type, greatest(q.run_at, q.created_at) as since from job_queue q
+                where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key = k.name
+                    and q.run_at <= statement_timestamp() limit 1001) w
+            where not exists (select from in_line i where i.name = k.name and i.task_type = w.task_type) limit 1001) n
+        group by n.task_type
     ), found as materialized (
         select h.cause, h.task_type, h.jobs, h.since, null::timestamptz as deadline, h.facts from held h
         union all
@@ -291,6 +304,10 @@ as $$
         select 'key held', l.task_type, least(sum(l.jobs), p_most), min(l.since), null,
             (array_agg(l.facts order by l.facts ->> 'since'))[1] || jsonb_build_object('keys', count(*))
         from in_line l group by l.task_type
+        union all
+        select 'line', l.task_type, l.jobs, l.since, null, jsonb_build_object(
+            'at_least', (select sum(a.jobs) from line a) > 1000)
+        from line l
         union all
         select 'series paused', s.task_type, count(*), min(greatest(s.run_at, s.created_at)), null, jsonb_build_object(
             'job', (array_agg(s.id order by s.run_at))[1], 'paused_at', min(s.updated_at))
@@ -314,12 +331,13 @@ as $$
         -- Only the first 1,000 that expire: no index has them by type.
         select e.task_type, min(e.expires_at) as at from (
             select q.task_type, q.expires_at from job_queue q
-            where q.status = 'pending' and q.expires_at is not null and exists (select from found where found.cause <> 'order')
+            where q.status = 'pending' and q.expires_at is not null and exists (
+                select from found where found.cause not in ('order', 'line'))
             order by q.expires_at limit 1000) e
         group by e.task_type
     )
     select f.cause, f.task_type, f.jobs, f.since, least(f.deadline, e.at), f.facts
-    from found f left join expiring e on e.task_type = f.task_type and f.cause not in ('order', 'held')
+    from found f left join expiring e on e.task_type = f.task_type and f.cause not in ('order', 'line', 'held')
         and (e.at < (f.facts ->> 'resume_at')::timestamptz) is not false
     order by f.since
 $$;

@@ -284,6 +284,18 @@ def test_status_shows_counts_switch_workers_and_how_recent_runs_ended(jobdeck: J
         assert words in shown
 
 
+def test_status_says_of_jobs_behind_a_key_what_health_says(jobdeck: Jobdeck, conn: Connection) -> None:
+    assert "longest wait  no backlog\n" in jobdeck("status").out
+    conn.add("cli_echo", concurrency_key="k")
+    conn.claim_one(("cli_echo",))
+    conn.add_waiting(conn.now() - timedelta(minutes=3), "cli_echo", concurrency_key="k")
+    assert "longest wait  1 job waits until its concurrency key is free, for 3m\n" in jobdeck("status").out
+    operator.pause(conn, reason=None, actor="test", task_type="cli_wait")
+    conn.execute("DELETE FROM job_queue")
+    enqueued(conn, "cli_wait")
+    assert "longest wait  no job waits for a worker\n" in jobdeck("status").out
+
+
 @pytest.mark.slow
 def test_status_says_that_there_are_more_than_ten_thousand(jobdeck: Jobdeck, conn: Connection) -> None:
     conn.execute(

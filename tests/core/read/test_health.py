@@ -216,6 +216,32 @@ class TestDueJobs:
         conn.add(blocked_by=later.id, run_at=long_ago)
         assert finding(conn, "due jobs").verdict is Verdict.OK
 
+    def test_jobs_behind_a_key_are_counted_and_no_empty_backlog(self, conn: Connection) -> None:
+        announce(conn)
+        conn.add(concurrency_key="k")
+        held = conn.claim_one()
+        for waits in (3, 2):
+            conn.add_waiting(conn.now() - waits * MINUTE, concurrency_key="k")
+        conn.add(concurrency_key="k", run_at=conn.now() + timedelta(hours=1))
+        found = finding(conn, "due jobs")
+        assert found.verdict is Verdict.OK
+        assert found.evidence == "2 jobs wait until their concurrency key is free, the oldest for 3m."
+        conn.finish_one(held)
+        assert finding(conn, "due jobs").evidence == "Oldest job waiting 3m: alpha."
+
+    def test_of_more_than_a_thousand_jobs_behind_keys_the_first_are_counted(self, conn: Connection) -> None:
+        announce(conn)
+        conn.add(concurrency_key="k")
+        conn.claim_one()
+        conn.execute(
+            """
+            INSERT INTO job_queue (task_type, concurrency_key, run_at, created_at, in_line)
+            SELECT 'alpha', 'k', now() - interval '2 min', now() - interval '2 min', true FROM generate_series(1, 1100)
+            """
+        )
+        words = "1,000+ jobs wait until their concurrency key is free, the oldest for 2m or longer."
+        assert finding(conn, "due jobs").evidence == words
+
     def test_a_job_that_was_due_before_it_was_created_waits_since_its_creation(self, conn: Connection) -> None:
         announce(conn)
         long = conn.add_waiting(conn.now() - 6 * MINUTE)

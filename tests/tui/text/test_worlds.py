@@ -234,6 +234,14 @@ def _key_held(conn: Connection) -> None:
     _later(conn, 12 * MINUTE)
 
 
+def _behind_a_key(conn: Connection) -> None:
+    _idle(conn)
+    conn.add("push", concurrency_key="coach 7")
+    conn.claim(("push",), lease=7200.0)
+    for minutes in (8, 3, 1):
+        conn.add_waiting(conn.now() - minutes * MINUTE, "push", concurrency_key="coach 7")
+
+
 def _backdated(conn: Connection) -> None:
     _idle(conn)
     conn.add("push", run_at=conn.now() - timedelta(days=2526))
@@ -300,10 +308,23 @@ WORLDS: Final[dict[str, tuple[World, tuple[str, ...]]]] = {
     "the scheduler died": (_scheduler_died, (r"now: critical: The scheduler has stopped: last good call 60m ago",)),
     "a newer payload": (_newer_payload, (r"push: 1 job has `locale`, which the one worker does not know; it fails",)),
     "no worker for a type": (_unhandled, (r"critical cannot run: pull: 1 job is due, and the one live",)),
-    "a type forgotten": (_type_paused_for_a_day, (r"warning  cannot run: push: 1 job is due, and the type was",)),
+    "a type forgotten": (
+        _type_paused_for_a_day,
+        (r"warning  cannot run: push: 1 job is due, and the type was", r"due jobs: No other jobs wait\."),
+    ),
     "a series paused": (_series_paused, (r"ok       cannot run: push: 1 paused series is overdue",)),
     "a place held": (_place_held, (r"warning  cannot run: push: 1 job waits, and the only place is held by job",)),
-    "a key held": (_key_held, (r"warning  cannot run: push: 2 jobs wait for a key that is held by job",)),
+    "a key held": (
+        _key_held,
+        (r"warning  cannot run: push: 2 jobs wait for a key that is held by job", r"due jobs: No other jobs wait\."),
+    ),
+    "behind a key": (
+        _behind_a_key,
+        (
+            r"due jobs: 3 jobs wait until their concurrency key is free, the oldest for 8m\.",
+            r"· 3 jobs wait until their concurrency key is free, the oldest for 8m",
+        ),
+    ),
     "due before it was made": (_backdated, (r"No backlog\.|Oldest job waiting 0s",)),
 }  # fmt: skip
 UNTRUE: Final = re.compile(r"None|nan|usually 50 %|\b0\.0 %|\.\.(?!\.)|; \.|awaiting retry|  +\S+ of 0 ")

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from jobdeck.core.words.tables import TYPES, Column, Share, TypeRow, code_words, failing_ink
-from jobdeck.core.words.wording import percent
+from jobdeck.core.words.wording import NO_WAIT, NONE_FOR_WORKER, percent
 from jobdeck.tui.format import age, fit, one_line, plural, stamp
 from jobdeck.tui.text.lines import cells, facts, heading, named, width_of
 from jobdeck.tui.widgets.pane import Entry, entry
@@ -140,7 +140,7 @@ def _pause(found: TypeLine, paused_at: datetime, at: datetime) -> tuple[str, str
 
 def _wait(one: TypeFigures, at: datetime) -> tuple[str, str]:
     if one.oldest_due is None:
-        return "no backlog", "muted"
+        return NONE_FOR_WORKER if one.line.pending else NO_WAIT, "muted"
     return f"due {stamp(one.oldest_due, at)}", "bad" if TypeRow(one, at).is_late else "text"
 
 

@@ -11,6 +11,7 @@ from jobdeck.core.model import Status, Verdict
 from jobdeck.core.read.operators.hold import COUNTED
 from jobdeck.core.read.sentences import amount
 from jobdeck.core.words.plain import pauses
+from jobdeck.core.words.wording import NO_WAIT, NONE_FOR_WORKER, backlog_words
 from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, plural, seconds, since, wrapped
 from jobdeck.tui.text.first.frames import merged, sides
 from jobdeck.tui.widgets.pause_banner import pause_line
@@ -80,11 +81,14 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     if late is not None and now - late >= OVERDUE_AFTER and not any(_says_since(one, late) for one in wrong):
         ink = due(late, now, paused=not snapshot.processing.enabled)[1]
         found.append(Item("!" if ink != "muted" else "‖", ink, f"longest wait {age(now - late)}", "tab.pending"))
+    waits = backlog_words(snapshot.health) if late is None else ""
     rates = _rates(view)
     if not wrong and snapshot.processing.enabled:
         well = "No alarm" if snapshot.counts.failed else "All well"
-        backlog = ", no backlog" if late is None else ""
+        backlog = f", {NO_WAIT}" if waits == NO_WAIT else ""
         found.insert(0, Item("✓", "good", f"{well}{backlog}{f'; {rates}' if figures and rates else ''}"))
+    if waits not in {"", NO_WAIT, NONE_FOR_WORKER}:
+        found.append(Item("·", "muted", waits, "tab.pending", extra=True))
     if snapshot.counts.failed:
         found.append(_failed(snapshot.counts))
     if (wrong or not snapshot.processing.enabled) and figures and rates:

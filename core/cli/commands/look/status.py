@@ -27,7 +27,7 @@ from jobdeck.core.read.verdict.health import health as judge
 from jobdeck.core.times import format_duration, parse_duration
 from jobdeck.core.words.plain import pauses
 from jobdeck.core.words.tables import DATABASES
-from jobdeck.core.words.wording import slots
+from jobdeck.core.words.wording import backlog_words, slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -189,7 +189,7 @@ def _status_lines(seen: Snapshot, waiting: Sequence[Backlog], recent: Sequence[R
             ("removed", f"{_jobs(seen.counts.removed)} more succeeded and were removed from the queue"),
             ("processing", _switch(seen.processing)),
             ("slots taken", slots(seen.workers)),
-            ("longest wait", format_duration(seen.at - oldest) if oldest else "no backlog"),
+            ("longest wait", format_duration(seen.at - oldest) if oldest else backlog_words(seen.health)),
         ]
     )
     rows = [(task_type, outcome_words(outcome, dry=dry), count) for (task_type, outcome, dry), count in _tally(recent)]
