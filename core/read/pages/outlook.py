@@ -23,16 +23,30 @@ if TYPE_CHECKING:
 NAMED: Final = 3
 
 _DUE: Final = """
-WITH due AS (
-    SELECT b.task_type, sum(b.jobs)::bigint AS jobs FROM (
-        SELECT task_type, overdue AS jobs FROM job_queue_backlog(interval '0', %(most)s)
+WITH item AS (
+    SELECT i.task_type, j.concurrency_key AS key, count(*) AS jobs,
+        sum(count(*)) OVER (PARTITION BY j.concurrency_key ORDER BY i.task_type) - count(*) AS before
+    FROM job_bulk_items AS i JOIN job_list AS j ON j.id = i.job_id
+    WHERE i.bulk_id = %(retried)s AND j.status <> 'running' AND NOT (j.status = 'pending' AND j.run_at <= now())
+    GROUP BY 1, 2
+), due AS (
+    SELECT b.task_type, sum(b.jobs)::bigint AS jobs, sum(b.free)::bigint AS free FROM (
+        SELECT task_type, overdue AS jobs, overdue AS free FROM job_queue_backlog(interval '0', %(most)s)
         UNION ALL
-        SELECT i.task_type, count(*) FROM job_bulk_items AS i JOIN job_list AS j ON j.id = i.job_id
-        WHERE i.bulk_id = %(retried)s AND j.status <> 'running' AND NOT (j.status = 'pending' AND j.run_at <= now())
-        GROUP BY i.task_type
+        SELECT l.task_type, count(*), 0 FROM (
+            SELECT task_type FROM job_list
+            WHERE status = 'pending' AND blocked_by IS NULL AND in_line AND run_at <= now() LIMIT %(most)s) AS l
+        GROUP BY 1
+        UNION ALL
+        SELECT i.task_type, i.jobs, CASE WHEN i.key IS NULL THEN i.jobs ELSE greatest(0, least(i.jobs,
+            coalesce((SELECT t.max_per_key FROM job_types AS t WHERE t.task_type = i.task_type), 1) - i.before
+                - (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = i.key AND o.status = 'running')
+                - (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = i.key AND o.status = 'pending'
+                    AND o.blocked_by IS NULL AND NOT o.in_line AND o.run_at <= now()))) END
+        FROM item AS i
     ) AS b WHERE b.jobs > 0 GROUP BY b.task_type
 )
-SELECT d.task_type, d.jobs AS due, t.rate_runs, t.rate_seconds, s.kind, s.slots,
+SELECT d.task_type, d.jobs AS due, d.free, t.rate_runs, t.rate_seconds, s.kind, s.slots,
     least(t.max_running, CASE WHEN t.concurrency = 'type' OR starts_with(t.concurrency, 'key:')
         THEN coalesce(t.max_per_key, 1) END) AS max_running
 FROM due AS d LEFT JOIN job_types AS t ON t.task_type = d.task_type
@@ -65,7 +79,8 @@ class Outlook:
     """The jobs that are due, the slots of series that are made up for, and what holds them back.
 
     `limit` is the rate that takes longest, in runs and seconds, and `lasts` is how long it takes. `at_once` is how many
-    run at the same time; 0 without a worker that handles them.
+    run at the same time; 0 without a worker that handles them. `in_line` are those of the jobs that start once others
+    with their concurrency key have ended.
     """
 
     jobs: int
@@ -74,6 +89,7 @@ class Outlook:
     lasts: timedelta | None = None
     limit: tuple[int, int] | None = None
     at_once: int = 0
+    in_line: int = 0
 
     @property
     def words(self) -> str:
@@ -82,6 +98,8 @@ class Outlook:
             return "No job is due."
         number = amount(self.jobs, at_least=self.at_least)
         parts = [f"{number} {'job starts' if self.jobs == 1 else 'jobs start'}"]
+        if self.in_line:
+            parts.append(_in_line(self.jobs, self.in_line))
         named = [f"{runs:,} catch-up {'run' if runs == 1 else 'runs'} of {name}" for name, runs in self.missed if runs]
         parts += named[:NAMED]
         if len(named) > NAMED:
@@ -126,6 +144,7 @@ def outlook(
             lasts=timedelta(seconds=longest[0]) if longest else None,
             limit=(longest[1]["rate_runs"], longest[1]["rate_seconds"]) if longest else None,
             at_once=_at_once(due, slots or {}),
+            in_line=sum(one["due"] - one["free"] for one in due),
         )
 
     return combine(
@@ -133,8 +152,16 @@ def outlook(
     )
 
 
+def _in_line(jobs: int, waiting: int) -> str:
+    """How many of these jobs do not start before their key is free."""
+    if jobs == 1:
+        return "once its key is free"
+    which = "all" if waiting == jobs else f"{waiting:,}"
+    return f"{which} of them once {'its' if waiting == 1 else 'their'} key is free"
+
+
 def _at_once(due: list[Row], here: Slots) -> int:
-    """How many of these jobs run at the same time: types of one kind share its slots; a type may have a limit."""
+    """How many of these jobs run at the same time: types of one kind share its slots; types and keys have limits."""
     places: dict[str, int] = {}
     slots: dict[str, int] = {}
     for one in due:
@@ -142,6 +169,6 @@ def _at_once(due: list[Row], here: Slots) -> int:
         own = (one["slots"] or 0) + added
         if own:
             may = own if one["max_running"] is None else min(own, one["max_running"])
-            places[kind] = places.get(kind, 0) + min(may, one["due"])
+            places[kind] = places.get(kind, 0) + min(may, max(one["free"], 1))
             slots[kind] = max(slots.get(kind, 0), own)
     return sum(min(number, slots[kind]) for kind, number in places.items())

@@ -95,6 +95,35 @@ def test_jobs_of_a_type_that_share_one_key_start_as_many_at_once_as_the_key_may_
     assert asked.run(conn).words == "3 jobs start, at most 2 at once."
 
 
+def test_jobs_behind_a_key_are_counted_and_start_once_it_is_free(conn: Connection) -> None:
+    announce(conn, concurrency=8)
+    for key in ("a", "a", "a", "b"):
+        conn.add(concurrency_key=key)
+    conn.add(concurrency_key="a", run_at=conn.now() + HOUR)
+    assert words(conn, "alpha") == "4 jobs start, 2 of them once their key is free, at most 2 at once."
+    conn.claim(limit=2)
+    assert words(conn, "alpha") == "2 jobs start, all of them once their key is free, at most 1 at once."
+
+
+def test_of_retried_jobs_with_one_key_as_many_are_free_as_its_limit_lets(conn: Connection) -> None:
+    announce(conn, types=["alpha", "beta"], concurrency=8)
+    failed = [conn.add(name, concurrency_key="a", payload={"n": number}, max_attempts=1).id
+              for number, name in enumerate(("alpha", "alpha", "beta"))]  # fmt: skip
+    for _ in failed:
+        conn.run_once(("alpha", "beta"), "failed")
+    failed.append(conn.add(max_attempts=1).id)
+    conn.run_once(outcome="failed")
+    choice = bulk.choose_ids(conn, dict.fromkeys(failed), actor=ACTOR)
+    asked = outlook(choice.types, retried=choice.bulk.id)
+    assert asked.run(conn).words == "4 jobs start, 2 of them once their key is free, at most 3 at once."
+    limit(conn, max_per_key=2)
+    assert asked.run(conn).words == "4 jobs start, 1 of them once its key is free, at most 4 at once."
+    limit(conn, max_per_key=None)
+    conn.add("beta", concurrency_key="a")
+    conn.claim(("beta",))
+    assert asked.run(conn).words == "4 jobs start, 3 of them once their key is free, at most 2 at once."
+
+
 def test_a_worker_that_is_to_start_adds_its_slots(conn: Connection) -> None:
     announce(conn, concurrency=2)
     for name in ("alpha", "beta"):
