@@ -153,6 +153,7 @@ class Evidence:
         self.entries: tuple[AuditEntry, ...] = ()
         self.many: dict[int, int] = {}
         """The number of jobs of an entry, by its id, where it is not one."""
+        self.common_errors: dict[str, str] = {}
         self.unhandled: tuple[str, ...] = ()
         self.releases: dict[str, str] = {}
         self.recipients: dict[UUID, Recipients] = {}
@@ -337,6 +338,7 @@ class FakeBackend(LiveBackend):
             reports.audit: lambda since, **_: self.evidence.audit(since),
             error_groups.counted_alike: self.evidence.alike,
             failing_types.facet_values: lambda: self.evidence.values,
+            failing_types.common_errors: lambda: self.evidence.common_errors,
             facets.of_jobs: lambda *_: facets.Facets(),
             facets.of_group: lambda *key: self.evidence.facets.get(key, facets.Facets()),
             jobs_and_runs.of_type: self.evidence.of_type,

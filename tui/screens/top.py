@@ -11,7 +11,7 @@ from textual.message import Message
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import fit, one_line
 from jobdeck.tui.shape import MINUTES
-from jobdeck.tui.text.first.now import FAILURES
+from jobdeck.tui.text.first.now import FAILURES, SIGNS, with_error
 from jobdeck.tui.text.first.top import top
 from jobdeck.tui.widgets.ink import changed_cells
 from jobdeck.tui.widgets.pane import Entry, Pane
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from textual.events import Click
 
+    from jobdeck.core.model import Finding
     from jobdeck.core.read.stats.minutes import LastMinutes
     from jobdeck.tui.backend.protocol import View
     from jobdeck.tui.deck import Deck
@@ -53,6 +54,10 @@ class Top(Pane, can_focus=False):
         """By task type, what a finding says without a value, and with it."""
         self._valued: frozenset[object] = frozenset()
         """The verdicts for which the values of payload keys were read."""
+        self._errors: dict[str, str] = {}
+        """By failing task type, the most common error of its newest failed runs."""
+        self._erred: tuple[datetime, frozenset[object]] | None = None
+        """The minute and the verdicts for which the errors were read last."""
 
     @property
     def text(self) -> str:
@@ -83,6 +88,7 @@ class Top(Pane, can_focus=False):
         """Reads the minutes if the plot is shown and a minute has ended since the last reading."""
         deck = deck_of(self)
         self._read_values(deck)
+        self._read_errors(deck)
         if deck.view is None or self._shape is None or not self._shape.minutes or self._stale:
             return
         minute = deck.view.snapshot.at.replace(second=0, microsecond=0)
@@ -93,16 +99,41 @@ class Top(Pane, can_focus=False):
             deck.background(lambda: deck.reach().read(last_minutes, MINUTES), self._answered)
 
     def _named(self, view: View | None) -> View | None:
-        """What was read, with the values of payload keys that this session may see in the findings."""
-        if view is None or not self._values:
+        """What was read; findings of failing types have an error, and the values of payload keys that may be seen."""
+        if view is None or not (self._values or self._errors):
             return view
         health = view.snapshot.health
-        findings = tuple(
-            replace(one, evidence=one.evidence.replace(*self._values[one.subject], 1))
-            if one.signal == FAILURES and one.subject in self._values else one
-            for one in health.findings
-        )  # fmt: skip
+        findings = tuple(self._told(one) if one.signal == FAILURES else one for one in health.findings)
         return replace(view, snapshot=replace(view.snapshot, health=replace(health, findings=findings)))
+
+    def _told(self, one: Finding) -> Finding:
+        evidence = one.evidence
+        if one.subject in self._values:
+            evidence = evidence.replace(*self._values[one.subject], 1)
+        if one.verdict in SIGNS and one.subject in self._errors:
+            evidence = with_error(evidence, self._errors[one.subject])
+        return replace(one, evidence=evidence)
+
+    def _read_errors(self, deck: Deck) -> None:
+        """Reads the errors of failing types once in every minute, and when a verdict changes."""
+        if deck.view is None or self._stale:
+            return
+        failing = [one for one in deck.view.snapshot.health.findings if one.signal == FAILURES and one.verdict in SIGNS]
+        minute = deck.view.snapshot.at.replace(second=0, microsecond=0)
+        wanted = minute, frozenset((one.subject, one.since, one.verdict) for one in failing)
+        if not failing:
+            self._errors, self._erred = {}, None
+        elif wanted != self._erred:
+            from jobdeck.core.read.verdict.failing_types import common_errors  # noqa: PLC0415 -- not for the first frame
+
+            self._erred = wanted
+            deck.background(lambda: deck.reach().read(common_errors), self._took_errors)
+
+    def _took_errors(self, answer: dict[str, str] | Exception) -> None:
+        """Takes the errors. After a failed reading those that are known stay."""
+        if not isinstance(answer, Exception) and self.is_attached and self._shape is not None:
+            self._errors = answer
+            self.draw(self._shape, stale=self._stale)
 
     def _read_values(self, deck: Deck) -> None:
         """Reads the values once for each verdict that names a key."""

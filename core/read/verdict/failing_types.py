@@ -47,6 +47,34 @@ def facet_values() -> Query[dict[str, tuple[str, Any]]]:
     )
 
 
+def common_errors() -> Query[dict[str, str]]:
+    """By task type with a verdict, the newest error of the group with the most of its newest failed runs.
+
+    These are the runs of the 15 minutes before the last failure. It is the text that the page of errors shows.
+    """
+    return select(
+        """
+        WITH counted AS MATERIALIZED (
+            SELECT f.task_type, e.fingerprint, sum(e.runs) AS runs FROM job_failing_types AS f
+            JOIN job_stat_error_list AS e ON e.task_type = f.task_type AND e.fingerprint <> 'other'
+                AND e.bucket >= job_stat_bucket(5, f.last_failed_at - interval '15 minutes')
+            WHERE f.verdict IN ('warning', 'critical') GROUP BY 1, 2
+        ), commonest AS MATERIALIZED (
+            SELECT DISTINCT ON (task_type) task_type, fingerprint FROM counted
+            ORDER BY task_type, runs DESC, fingerprint
+        )
+        SELECT c.task_type, coalesce(r.error, nullif(g.pattern, '')) AS error FROM commonest AS c
+        CROSS JOIN LATERAL (
+            SELECT max(k.pattern) AS pattern, max(k.sample_token) AS token FROM job_error_group_list AS k
+            WHERE k.fingerprint = c.fingerprint AND k.task_type = c.task_type
+        ) AS g
+        LEFT JOIN job_run_list AS r ON r.run_token = g.token AND NOT r.late AND r.task_type = c.task_type
+            AND r.fingerprint = c.fingerprint
+        """,
+        read=lambda rows: {row["task_type"]: row["error"] for row in rows if row["error"]},
+    )
+
+
 def raised_alarms() -> Query[tuple[str, ...]]:
     """The names of the alarms that were raised and are not over."""
     return select("SELECT name FROM job_alarms ORDER BY name", read=lambda rows: tuple(row["name"] for row in rows))

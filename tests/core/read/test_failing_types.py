@@ -9,6 +9,7 @@ import pytest
 
 from jobdeck.core.model import Finding, Verdict
 from jobdeck.core.read.batch import as_viewer
+from jobdeck.core.read.stats import error_groups
 from jobdeck.core.read.verdict import failing_types
 from jobdeck.core.read.verdict.health import health
 from tests.support.failed_runs import of_coach, ran
@@ -76,6 +77,21 @@ def test_the_value_is_read_from_a_run_by_who_may_see_payloads(history: History) 
         assert failing_types.facet_values().run(history.conn) == {}
     history.conn.execute("DELETE FROM job_runs")
     assert failing_types.facet_values().run(history.conn) == {}
+
+
+def test_the_most_common_error_of_the_newest_failures_is_read_as_the_page_of_errors_shows_it(conn: Connection) -> None:
+    for number, error in enumerate(("refused by host 1", *("vendor answered 429", "vendor answered 503") * 2)):
+        conn.add("push", payload={"n": number}, max_attempts=1)
+        conn.run_once(("push",), "failed", error=error, error_kind="vendor")
+    assert failing_types.common_errors().run(conn) == {}
+    judged(History(conn))
+    assert failing_types.common_errors().run(conn) == {"push": "vendor answered 503"}
+    with as_viewer(conn):
+        (shown,) = {one.sample for one in error_groups.groups().run(conn) if one.count == 4}
+        assert failing_types.common_errors().run(conn) == {"push": shown}
+    conn.execute("SELECT job_stats_compact(1000)")
+    conn.execute("DELETE FROM job_runs")
+    assert failing_types.common_errors().run(conn) == {"push": "vendor answered #"}
 
 
 def test_a_long_key_is_cut(history: History) -> None:

@@ -125,6 +125,30 @@ async def test_now_names_the_key_alone_to_all_others() -> None:
         assert "push: one coachId fails 71 %" in deck.screen_text()
 
 
+@pytest.mark.slow
+async def test_now_names_the_most_common_error_of_a_failing_type_masked_and_reads_it_once_a_minute() -> None:
+    backend = FakeBackend()
+    words = "push: 71 % of runs failed in the 15 minutes to 12:04Z (213 of 300); green by 12:34Z if no run fails."
+    backend.health = Health(Verdict.CRITICAL, (Finding("failures", Verdict.CRITICAL, words, NOW, subject="push"),))
+    backend.evidence.common_errors = {"push": "vendor answered 429 to mara@example.org\x1b[31m " + "x" * 100}
+    read, asked = backend.read, []
+
+    def counting(query: Any, *given: Any, **named: Any) -> Any:
+        asked.append(query)
+        return read(query, *given, **named)
+
+    backend.read = counting  # type: ignore[method-assign]
+    async with dashboard(backend, size=LARGE) as deck:
+        told = " ".join(line.split("││")[0].strip("│ ") for line in deck.line("now").splitlines())
+        assert "(213 of 300); most common error: vendor answered 429 to <email>\\x1b[31m xxx" in " ".join(told.split())
+        assert "…; green by 12:34Z if no run fails" in " ".join(told.split())
+        await deck.refresh()
+        assert asked.count(failing_types.common_errors) == 1
+        backend.at += minutes(1)
+        await deck.refresh()
+        assert asked.count(failing_types.common_errors) == 2
+
+
 async def test_tabs_show_exact_counts_and_say_that_there_are_more_than_ten_thousand() -> None:
     backend = FakeBackend()
     backend.counts = Counts(pending=10_000, running=3, succeeded=1, failed=5, cancelled=0, removed=10_001)

@@ -35,6 +35,8 @@ WAITING: Final = "due jobs"
 """The signal of the finding that says how long the oldest job has waited."""
 FAILURES: Final = "failures"
 """The signal of the findings of types of which too many runs fail."""
+LONGEST: Final = 60
+"""Cells of an error."""
 SIGNS: Final = {Verdict.CRITICAL: ("✗", "bad"), Verdict.WARNING: ("!", "warn")}
 LEADS: Final = {
     FAILURES: "page.errors", "workers": "page.workers", "silent workers": "page.workers", "due jobs": "tab.pending",
@@ -99,6 +101,15 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     if snapshot.health.last_trigger is not None:
         found.append(_trigger(snapshot.health.last_trigger, now))
     return found
+
+
+def with_error(evidence: str, error: str) -> str:
+    """What is said of a failing type with its most common error before its end; as it is, if it names an error."""
+    said, _, end = evidence.rpartition("; ")
+    if not said or " with a new error: " in said or ": recovering since " in said:
+        return evidence
+    text = one_line(error)
+    return f"{said}; most common error: {fit(text, min(cell_len(text), LONGEST)).rstrip()}; {end}"
 
 
 def lines(found: Sequence[Item], width: int, height: int, key: Named) -> tuple[list[Row], list[str]]:

@@ -83,6 +83,19 @@ def test_what_has_no_room_is_counted() -> None:
     assert found[1].endswith("m  +2")
 
 
+@pytest.mark.parametrize(
+    ("evidence", "told"),
+    [
+        ("push: 9 % of runs failed (7 of 75); green", "push: 9 % of runs failed (7 of 75); most common error: 429; green"),
+        ("push: 30 runs with a new error: vendor is #; 9 % of 300 runs failed; green", None),
+        ("push: recovering since 12:00Z: 1 % of runs failed; green", None),
+        ("push: something else.", None),
+    ],
+)
+def test_the_most_common_error_is_said_before_the_end_unless_an_error_is_named(evidence: str, told: str | None) -> None:
+    assert now.with_error(evidence, "429") == (told or evidence)
+
+
 def test_a_paused_type_is_named_with_who_why_and_until_when() -> None:
     pause = TypePause("sms_digest", "Twilio is down", "bob@10.0.0.9", NOW - timedelta(minutes=12),
                       NOW + timedelta(minutes=30))  # fmt: skip
