@@ -86,7 +86,10 @@ def test_what_has_no_room_is_counted() -> None:
 @pytest.mark.parametrize(
     ("evidence", "told"),
     [
-        ("push: 9 % of runs failed (7 of 75); green", "push: 9 % of runs failed (7 of 75); most common error: 429; green"),
+        (
+            "push: 9 % of runs failed (7 of 75); green",
+            "push: 9 % of runs failed (7 of 75); most common error: 429; green",
+        ),
         ("push: 30 runs with a new error: vendor is #; 9 % of 300 runs failed; green", None),
         ("push: recovering since 12:00Z: 1 % of runs failed; green", None),
         ("push: something else.", None),
