@@ -22,40 +22,50 @@ if TYPE_CHECKING:
 
 NAMED: Final = 3
 
+_STARTS: Final = """
+(%(types)s::text[] IS NULL OR d.task_type = ANY (%(types)s::text[])) AND NOT EXISTS (
+    SELECT FROM job_paused_types AS p WHERE p.task_type = d.task_type AND p.task_type IS DISTINCT FROM %(resumed)s)
+"""
+"""Whether jobs of a row's type start."""
 _DUE: Final = """
-WITH item AS (
-    SELECT i.task_type, j.concurrency_key AS key, count(*) AS jobs,
-        sum(count(*)) OVER (PARTITION BY j.concurrency_key ORDER BY i.task_type) - count(*) AS before
-    FROM job_bulk_items AS i JOIN job_list AS j ON j.id = i.job_id
-    WHERE i.bulk_id = %(retried)s AND j.status <> 'running' AND NOT (j.status = 'pending' AND j.run_at <= now())
-    GROUP BY 1, 2
+WITH kept AS (
+    -- Jobs that their key may hold back: those in a line, and those that are retried.
+    SELECT k.task_type, k.key, count(*) AS jobs,
+        sum(count(*)) OVER (PARTITION BY k.key ORDER BY k.task_type) - count(*) AS before
+    FROM (
+        (SELECT d.task_type, d.concurrency_key AS key FROM job_list AS d
+        WHERE d.status = 'pending' AND d.blocked_by IS NULL AND d.in_line AND d.run_at <= now() AND {starts}
+        LIMIT %(most)s)
+        UNION ALL
+        SELECT i.task_type, j.concurrency_key FROM job_bulk_items AS i JOIN job_list AS j ON j.id = i.job_id
+        WHERE i.bulk_id = %(retried)s AND j.status <> 'running' AND NOT (j.status = 'pending' AND j.run_at <= now())
+    ) AS k GROUP BY 1, 2
+), keyed AS (
+    SELECT k.*,
+        (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = k.key AND o.status = 'running') AS running,
+        (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = k.key AND o.status = 'pending'
+            AND o.blocked_by IS NULL AND NOT o.in_line AND o.run_at <= now()) AS first
+    FROM kept AS k
 ), due AS (
-    SELECT b.task_type, sum(b.jobs)::bigint AS jobs, sum(b.free)::bigint AS free FROM (
-        SELECT task_type, overdue AS jobs, overdue AS free FROM job_queue_backlog(interval '0', %(most)s)
+    SELECT b.task_type, sum(b.jobs)::bigint AS jobs, sum(b.free)::bigint AS free,
+        sum(greatest(0, least(b.jobs - b.free, b.ending)))::bigint AS next
+    FROM (
+        SELECT task_type, overdue AS jobs, overdue AS free, 0 AS ending FROM job_queue_backlog(interval '0', %(most)s)
         UNION ALL
-        SELECT l.task_type, count(*), 0 FROM (
-            SELECT task_type FROM job_list
-            WHERE status = 'pending' AND blocked_by IS NULL AND in_line AND run_at <= now() LIMIT %(most)s) AS l
-        GROUP BY 1
-        UNION ALL
-        SELECT i.task_type, i.jobs, CASE WHEN i.key IS NULL THEN i.jobs ELSE greatest(0, least(i.jobs,
-            coalesce((SELECT t.max_per_key FROM job_types AS t WHERE t.task_type = i.task_type), 1) - i.before
-                - (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = i.key AND o.status = 'running')
-                - (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = i.key AND o.status = 'pending'
-                    AND o.blocked_by IS NULL AND NOT o.in_line AND o.run_at <= now()))) END
-        FROM item AS i
+        SELECT k.task_type, k.jobs, CASE WHEN k.key IS NULL THEN k.jobs
+            ELSE greatest(0, least(k.jobs, coalesce(t.max_per_key, 1) - k.before - k.running - k.first)) END,
+            k.running - k.before
+        FROM keyed AS k LEFT JOIN job_types AS t ON t.task_type = k.task_type
     ) AS b WHERE b.jobs > 0 GROUP BY b.task_type
 )
-SELECT d.task_type, d.jobs AS due, d.free, t.rate_runs, t.rate_seconds, s.kind, s.slots,
+SELECT d.task_type, d.jobs AS due, d.free, d.free + d.next AS most, t.rate_runs, t.rate_seconds, s.kind, s.slots,
     least(t.max_running, CASE WHEN t.concurrency = 'type' OR starts_with(t.concurrency, 'key:')
         THEN coalesce(t.max_per_key, 1) END) AS max_running
 FROM due AS d LEFT JOIN job_types AS t ON t.task_type = d.task_type
 CROSS JOIN LATERAL (
     SELECT min(s.kind) AS kind, sum(s.slots)::integer AS slots FROM job_slots(d.task_type) AS s
 ) AS s
-WHERE (%(types)s::text[] IS NULL OR d.task_type = ANY (%(types)s::text[])) AND NOT EXISTS (
-    SELECT FROM job_paused_types AS p WHERE p.task_type = d.task_type AND p.task_type IS DISTINCT FROM %(resumed)s)
-ORDER BY d.jobs DESC, d.task_type
+WHERE {starts} ORDER BY d.jobs DESC, d.task_type
 """
 _MISSED: Final = """
 SELECT task_type, sum(CASE
@@ -67,10 +77,8 @@ FROM (
     WHERE is_recurring AND status IN ('pending', 'running') AND status = 'pending' AND blocked_by IS NULL
         AND run_at <= now() AND schedule ->> 'catch_up' = 'all'
     ORDER BY run_at LIMIT 500
-) AS late
-WHERE (%(types)s::text[] IS NULL OR task_type = ANY (%(types)s::text[])) AND NOT EXISTS (
-    SELECT FROM job_paused_types AS p WHERE p.task_type = late.task_type AND p.task_type IS DISTINCT FROM %(resumed)s)
-GROUP BY task_type ORDER BY 2 DESC, 1
+) AS d
+WHERE {starts} GROUP BY task_type ORDER BY 2 DESC, 1
 """
 
 
@@ -129,6 +137,7 @@ def outlook(
 
     def read(due: list[Row], missed: list[Row]) -> Outlook:
         jobs = sum(one["due"] for one in due)
+        waiting = sum(one["due"] - one["free"] for one in due)
         made_up = tuple((one["task_type"], int(one["runs"])) for one in missed)
         missing = dict(made_up)
         limited = [
@@ -139,16 +148,18 @@ def outlook(
         longest = max(limited, key=lambda found: found[0], default=None)
         return Outlook(
             jobs=jobs,
-            at_least=any(one["due"] > Counts.LIMIT for one in due),
+            at_least=waiting > Counts.LIMIT or any(one["due"] > Counts.LIMIT for one in due),
             missed=made_up,
             lasts=timedelta(seconds=longest[0]) if longest else None,
             limit=(longest[1]["rate_runs"], longest[1]["rate_seconds"]) if longest else None,
             at_once=_at_once(due, slots or {}),
-            in_line=sum(one["due"] - one["free"] for one in due),
+            in_line=waiting,
         )
 
     return combine(
-        select(_DUE, {**given, "most": Counts.LIMIT + 1}, read=list), select(_MISSED, given, read=list), read=read
+        select(_DUE.format(starts=_STARTS), {**given, "most": Counts.LIMIT + 1}, read=list),
+        select(_MISSED.format(starts=_STARTS), given, read=list),
+        read=read,
     )
 
 
@@ -156,7 +167,7 @@ def _in_line(jobs: int, waiting: int) -> str:
     """How many of these jobs do not start before their key is free."""
     if jobs == 1:
         return "once its key is free"
-    which = "all" if waiting == jobs else f"{waiting:,}"
+    which = "all" if waiting == jobs else amount(waiting, at_least=waiting > Counts.LIMIT)
     return f"{which} of them once {'its' if waiting == 1 else 'their'} key is free"
 
 
@@ -169,6 +180,7 @@ def _at_once(due: list[Row], here: Slots) -> int:
         own = (one["slots"] or 0) + added
         if own:
             may = own if one["max_running"] is None else min(own, one["max_running"])
-            places[kind] = places.get(kind, 0) + min(may, max(one["free"], 1))
+            places[kind] = places.get(kind, 0) + min(may, one["most"])
             slots[kind] = max(slots.get(kind, 0), own)
-    return sum(min(number, slots[kind]) for kind, number in places.items())
+    # Those that wait behind a job of a paused type run as well, once it has ended.
+    return max(sum(min(number, slots[kind]) for kind, number in places.items()), min(len(slots), 1))

@@ -5,8 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
+import pytest
+
 from jobdeck.core.queue import bulk, operator
 from jobdeck.core.read.pages.outlook import outlook
+from jobdeck.core.read.report_types import Counts
 from tests.support.health import announce
 from tests.support.queue import ACTOR, Connection
 
@@ -103,6 +106,27 @@ def test_jobs_behind_a_key_are_counted_and_start_once_it_is_free(conn: Connectio
     assert words(conn, "alpha") == "4 jobs start, 2 of them once their key is free, at most 2 at once."
     conn.claim(limit=2)
     assert words(conn, "alpha") == "2 jobs start, all of them once their key is free, at most 1 at once."
+    conn.add(concurrency_key="b")
+    assert words(conn, "alpha") == "3 jobs start, all of them once their key is free, at most 2 at once."
+
+
+def test_a_job_behind_one_of_a_paused_type_starts_after_it_and_has_a_worker(conn: Connection) -> None:
+    announce(conn, types=["alpha", "beta"])
+    for name in ("beta", "alpha"):
+        conn.add(name, concurrency_key="a")
+    operator.pause(conn, reason=None, actor=ACTOR, task_type="beta")
+    assert words(conn) == "1 job starts, once its key is free, at most 1 at once."
+
+
+def test_of_many_jobs_behind_keys_those_of_the_asked_types_are_counted_up_to_a_limit(
+    conn: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Counts, "LIMIT", 3)
+    announce(conn, types=["alpha", "beta"], concurrency=8)
+    for name in (*["beta"] * 6, *["alpha"] * 3):
+        conn.add(name, concurrency_key=name)
+    assert words(conn, "alpha") == "3 jobs start, 2 of them once their key is free, at most 1 at once."
+    assert words(conn, "beta") == "5+ jobs start, 4+ of them once their key is free, at most 1 at once."
 
 
 def test_of_retried_jobs_with_one_key_as_many_are_free_as_its_limit_lets(conn: Connection) -> None:
@@ -115,9 +139,9 @@ def test_of_retried_jobs_with_one_key_as_many_are_free_as_its_limit_lets(conn: C
     conn.run_once(outcome="failed")
     choice = bulk.choose_ids(conn, dict.fromkeys(failed), actor=ACTOR)
     asked = outlook(choice.types, retried=choice.bulk.id)
-    assert asked.run(conn).words == "4 jobs start, 2 of them once their key is free, at most 3 at once."
+    assert asked.run(conn).words == "4 jobs start, 2 of them once their key is free, at most 2 at once."
     limit(conn, max_per_key=2)
-    assert asked.run(conn).words == "4 jobs start, 1 of them once its key is free, at most 4 at once."
+    assert asked.run(conn).words == "4 jobs start, 1 of them once its key is free, at most 3 at once."
     limit(conn, max_per_key=None)
     conn.add("beta", concurrency_key="a")
     conn.claim(("beta",))
