@@ -51,13 +51,11 @@ class Top(Pane, can_focus=False):
         self._shape: Shape | None = None
         self._stale = False
         self._values: dict[str, tuple[str, str]] = {}
-        """By task type, what a finding says without a value, and with it."""
-        self._valued: frozenset[object] = frozenset()
-        """The verdicts for which the values of payload keys were read."""
+        """By failing task type, what its finding says without the value of a payload key, and with it."""
         self._errors: dict[str, str] = {}
         """By failing task type, the most common error of its newest failed runs."""
-        self._erred: tuple[datetime, frozenset[object]] | None = None
-        """The minute and the verdicts for which the errors were read last."""
+        self._explained: tuple[datetime, frozenset[object]] | None = None
+        """The minute and the verdicts for which the values and errors were read last."""
 
     @property
     def text(self) -> str:
@@ -87,8 +85,7 @@ class Top(Pane, can_focus=False):
     def _read(self) -> None:
         """Reads the minutes if the plot is shown and a minute has ended since the last reading."""
         deck = deck_of(self)
-        self._read_values(deck)
-        self._read_errors(deck)
+        self._read_causes(deck)
         if deck.view is None or self._shape is None or not self._shape.minutes or self._stale:
             return
         minute = deck.view.snapshot.at.replace(second=0, microsecond=0)
@@ -110,58 +107,38 @@ class Top(Pane, can_focus=False):
         evidence = one.evidence
         if one.subject in self._values:
             evidence = evidence.replace(*self._values[one.subject], 1)
-        if one.verdict in SIGNS and one.subject in self._errors:
+        if one.subject in self._errors:
             evidence = with_error(evidence, self._errors[one.subject])
         return replace(one, evidence=evidence)
 
-    def _read_errors(self, deck: Deck) -> None:
-        """Reads the errors of failing types once in every minute, and when a verdict changes."""
+    def _read_causes(self, deck: Deck) -> None:
+        """Reads the values and errors of failing types once in every minute, and when a verdict changes."""
         if deck.view is None or self._stale:
             return
         failing = [one for one in deck.view.snapshot.health.findings if one.signal == FAILURES and one.verdict in SIGNS]
         minute = deck.view.snapshot.at.replace(second=0, microsecond=0)
         wanted = minute, frozenset((one.subject, one.since, one.verdict) for one in failing)
-        if not failing:
-            self._errors, self._erred = {}, None
-        elif wanted != self._erred:
-            from jobdeck.core.read.verdict.failing_types import common_errors  # noqa: PLC0415 -- not for the first frame
+        if failing and wanted != self._explained:
+            from jobdeck.core.read.verdict.failing_types import causes  # noqa: PLC0415 -- not for the first frame
 
-            self._erred = wanted
-            deck.background(lambda: deck.reach().read(common_errors), self._took_errors)
+            self._explained = wanted
+            deck.background(lambda: deck.reach().read(causes), self._took_causes)
 
-    def _took_errors(self, answer: dict[str, str] | Exception) -> None:
-        """Takes the errors. After a failed reading those that are known stay."""
-        if not isinstance(answer, Exception) and self.is_attached and self._shape is not None:
-            self._errors = answer
-            self.draw(self._shape, stale=self._stale)
+    def _took_causes(self, answer: tuple[dict[str, tuple[str, Any]], dict[str, str]] | Exception) -> None:
+        """Takes the values and errors. After a failed reading nothing is shown of them, until the next minute."""
+        if not self.is_attached or self._shape is None:
+            return
+        from jobdeck.core.read.verdict.failing_types import facet_words  # noqa: PLC0415 -- not for the first frame
+        from jobdeck.core.words.facets import masked  # noqa: PLC0415 -- not for the first frame
 
-    def _read_values(self, deck: Deck) -> None:
-        """Reads the values once for each verdict that names a key."""
-        found = deck.view.snapshot.health.findings if deck.view is not None else ()
-        verdicts = frozenset(
-            (one.subject, one.since, one.verdict) for one in found
-            if one.signal == FAILURES and one.evidence.startswith(f"{one.subject}: one ")
-        )  # fmt: skip
-        if verdicts != self._valued and not self._stale:
-            self._valued = verdicts
-            self._values = {}
-            if verdicts:
-                from jobdeck.core.read.verdict.failing_types import facet_values  # noqa: PLC0415 -- not for the first frame
-
-                deck.background(lambda: deck.reach().read(facet_values), self._took_values)
-
-    def _took_values(self, answer: dict[str, tuple[str, Any]] | Exception) -> None:
-        """Takes the values. After an error the keys alone are shown, until another verdict rises."""
-        if not isinstance(answer, Exception) and self.is_attached and self._shape is not None:
-            from jobdeck.core.read.verdict.failing_types import facet_words  # noqa: PLC0415 -- not for the first frame
-            from jobdeck.core.words.facets import masked  # noqa: PLC0415 -- not for the first frame
-
-            for task_type, (key, value) in answer.items():
-                text = one_line(masked(key, value))
-                words = facet_words(key), facet_words(key, fit(text, min(cell_len(text), LONGEST)))
-                hidden, shown = (f"{task_type}: {part} fails" for part in words)
-                self._values[task_type] = hidden, shown
-            self.draw(self._shape, stale=self._stale)
+        values, self._errors = ({}, {}) if isinstance(answer, Exception) else answer
+        self._values = {}
+        for task_type, (key, value) in values.items():
+            text = one_line(masked(key, value))
+            words = facet_words(key), facet_words(key, fit(text, min(cell_len(text), LONGEST)))
+            hidden, shown = (f"{task_type}: {part} fails" for part in words)
+            self._values[task_type] = hidden, shown
+        self.draw(self._shape, stale=self._stale)
 
     def _answered(self, answer: LastMinutes | Exception) -> None:
         """Takes the minutes. After an error they are read again in the next minute; the list says what is wrong."""

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from jobdeck.core.model import Finding, Verdict
-from jobdeck.core.read.batch import Query, select
+from jobdeck.core.read.batch import Query, combine, select
 
 if TYPE_CHECKING:
     from jobdeck.core.read.rows import Row
@@ -73,6 +73,11 @@ def common_errors() -> Query[dict[str, str]]:
         """,
         read=lambda rows: {row["task_type"]: row["error"] for row in rows if row["error"]},
     )
+
+
+def causes() -> Query[tuple[dict[str, tuple[str, Any]], dict[str, str]]]:
+    """What `facet_values` and `common_errors` say."""
+    return combine(facet_values(), common_errors(), read=lambda values, errors: (values, errors))
 
 
 def raised_alarms() -> Query[tuple[str, ...]]:
