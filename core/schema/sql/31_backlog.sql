@@ -265,8 +265,8 @@ $$;
 
 -- Why due jobs cannot start for a reason that is not the queue's own order, by cause and type: how many, since when, and when
 -- the first expires or fails. Jobs are counted up to p_most. The cause `order` is of job_queue_held_types, and not counted.
--- The cause `line` is the queue's own order as well: jobs whose key other runs have, none of which runs for long. Of all types
--- together 1,001 are read.
+-- The cause `line` is the queue's own order as well, and is looked for only without it: jobs whose key other runs have, none of
+-- which runs for long. Of all types together 1,001 are read.
 create or replace function job_queue_cannot_run(p_most integer)
 returns table (cause text, task_type text, jobs bigint, since timestamptz, deadline timestamptz, facts jsonb)
 language sql stable security definer
@@ -294,7 +294,8 @@ as $$
                 select q.task_type, greatest(q.run_at, q.created_at) as since from job_queue q
                 where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key = k.name
                     and q.run_at <= statement_timestamp() limit 1001) w
-            where not exists (select from in_line i where i.name = k.name and i.task_type = w.task_type) limit 1001) n
+            where not exists (select from held h where h.cause = 'order')
+                and not exists (select from in_line i where i.name = k.name and i.task_type = w.task_type) limit 1001) n
         group by n.task_type
     ), found as materialized (
         select h.cause, h.task_type, h.jobs, h.since, null::timestamptz as deadline, h.facts from held h
