@@ -24,7 +24,7 @@ CODE: Final = "code"
 """Makes the value of a type's code hold again."""
 NO_WAIT: Final = "no backlog"
 NONE_FOR_WORKER: Final = "no job waits for a worker"
-"""What is said where jobs are due and none of them could start now."""
+"""What is said where jobs wait, but none for its turn."""
 _WHOLE: Final = re.compile(r"-?\d{1,3}(?:,\d{3})+|-?\d{1,9}", re.ASCII)
 _PERCENT: Final = re.compile(r"(-?\d{1,9}(?:\.\d{1,4})?) ?%")
 

@@ -31,6 +31,8 @@ SOON: Final = timedelta(hours=1)
 FORGOTTEN: Final = timedelta(days=1)
 """A pause without an end is forgotten after this time."""
 IN_ORDER: Final = frozenset({"order", "line"})
+UNTOLD: Final = IN_ORDER | {"set aside"}
+"""The causes without a finding of their own."""
 DEPLOY: Final = timedelta(minutes=1)
 """How long jobs of a type that no worker handles are due before it is critical: a deployment may be under way."""
 _UNKNOWN: Final = re.compile(r"([^\s:;]+): is not a field")
@@ -74,7 +76,7 @@ def judge(
     """
     by_type: dict[str, list[tuple[Verdict, Obstacle]]] = {}
     for one in found:
-        if one.cause not in IN_ORDER | {"set aside"}:
+        if one.cause not in UNTOLD:
             verdict = _verdict(one, at, lateness) if enabled else Verdict.PAUSED
             by_type.setdefault(one.task_type, []).append((verdict, one))
     judged = [_finding(name, sorted(causes, key=_rank), at) for name, causes in by_type.items()]
@@ -241,7 +243,7 @@ def in_line(found: Sequence[Obstacle], at: datetime) -> Finding:
     """What due jobs wait for while none waits for a worker: their key, what other findings name, or nothing is due."""
     waiting = [one for one in found if one.cause == "line"]
     if not waiting:
-        others = any(one.cause not in IN_ORDER | {"set aside"} for one in found)
+        others = any(one.cause not in UNTOLD for one in found)
         return Finding(DUE, Verdict.OK, NO_OTHERS if others else NO_BACKLOG)
     number, since = sum(one.jobs for one in waiting), min(one.since for one in waiting)
     more = any(one.facts.get("at_least") for one in waiting)

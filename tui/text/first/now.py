@@ -9,7 +9,7 @@ from rich.cells import cell_len
 
 from jobdeck.core.model import Status, Verdict
 from jobdeck.core.read.operators.hold import COUNTED
-from jobdeck.core.read.sentences import amount
+from jobdeck.core.read.sentences import DUE, amount
 from jobdeck.core.words.plain import pauses
 from jobdeck.core.words.wording import NO_WAIT, NONE_FOR_WORKER, backlog_words
 from jobdeck.tui.format import OVERDUE_AFTER, age, ago, due, fit, one_line, plural, seconds, since, wrapped
@@ -31,15 +31,13 @@ if TYPE_CHECKING:
     Named = Callable[[str], str]
     """Returns the name of an action's key, by the action's id."""
 
-WAITING: Final = "due jobs"
-"""The signal of the finding that says how long the oldest job has waited."""
 FAILURES: Final = "failures"
 """The signal of the findings of types of which too many runs fail."""
 LONGEST: Final = 60
 """Cells of an error."""
 SIGNS: Final = {Verdict.CRITICAL: ("✗", "bad"), Verdict.WARNING: ("!", "warn")}
 LEADS: Final = {
-    FAILURES: "page.errors", "workers": "page.workers", "silent workers": "page.workers", "due jobs": "tab.pending",
+    FAILURES: "page.errors", "workers": "page.workers", "silent workers": "page.workers", DUE: "tab.pending",
     "long runs": "tab.running", "recurring jobs": "page.series", "late series": "page.series",
     "dry runs": "page.series",
 }  # fmt: skip
@@ -189,7 +187,7 @@ def _finding(finding: Finding, now: datetime) -> Item:
 
 def _says_since(finding: Finding, late: datetime) -> bool:
     """Whether a finding is about the job that has waited longest."""
-    return finding.signal == WAITING or (
+    return finding.signal == DUE or (
         finding.signal == "cannot run" and finding.since is not None and finding.since <= late
     )
 
