@@ -266,11 +266,11 @@ $$;
 -- Why due jobs cannot start for a reason that is not the queue's own order, by cause and type: how many, since when, and when
 -- the first expires or fails. Jobs are counted up to p_most. The cause `order` is of job_queue_held_types, and not counted.
 -- The cause `line` is the queue's own order as well, and is looked for only without it: jobs whose key other runs have, none of
--- which runs for long. Of all types together 1,001 are read.
+-- which runs for long. Of all types together 1,001 are read, behind p_most keys.
 create or replace function job_queue_cannot_run(p_most integer)
 returns table (cause text, task_type text, jobs bigint, since timestamptz, deadline timestamptz, facts jsonb)
 language sql stable security definer
-set enable_seqscan = off set enable_bitmapscan = off set jit = off
+set enable_seqscan = off set enable_bitmapscan = off set enable_sort = off set jit = off
 as $$
     select job_refuse_outsiders();
     with held as materialized (
@@ -282,18 +282,19 @@ as $$
         from job_queue_held_places(statement_timestamp(), '{}') h cross join lateral (
             select q.task_type, greatest(q.run_at, q.created_at) as since from job_queue q
             where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key = h.name
-                and q.run_at <= statement_timestamp() limit p_most) w
+                and q.run_at <= statement_timestamp() order by q.task_type, q.priority desc limit p_most) w
         where job_types_open(array[w.task_type], statement_timestamp()) <> '{}' and h.places >= job_key_limit(w.task_type)
         group by w.task_type, h.name, h.facts
     ), line as materialized (
         select n.task_type, count(*) as jobs, min(n.since) as since from (
             select w.task_type, w.since from (
                 select q.concurrency_key as name from job_queue q
-                where q.status = 'running' and q.concurrency_key is not null group by q.concurrency_key) k
+                where q.status = 'running' and q.concurrency_key is not null
+                group by q.concurrency_key order by q.concurrency_key limit p_most) k
             cross join lateral (
                 select q.task_type, greatest(q.run_at, q.created_at) as since from job_queue q
                 where q.status = 'pending' and q.blocked_by is null and q.in_line and q.concurrency_key = k.name
-                    and q.run_at <= statement_timestamp() limit 1001) w
+                    and q.run_at <= statement_timestamp() order by q.task_type, q.priority desc limit 1001) w
             where not exists (select from held h where h.cause = 'order')
                 and not exists (select from in_line i where i.name = k.name and i.task_type = w.task_type) limit 1001) n
         group by n.task_type
