@@ -28,34 +28,31 @@ _STARTS: Final = """
 """
 """Whether jobs of a row's type start."""
 _DUE: Final = """
-WITH kept AS (
-    -- Jobs that their key may hold back: those in a line, and those that are retried.
-    SELECT k.task_type, k.key, count(*) AS jobs,
-        sum(count(*)) OVER (PARTITION BY k.key ORDER BY k.task_type) - count(*) AS before
-    FROM (
-        (SELECT d.task_type, d.concurrency_key AS key FROM job_list AS d
-        WHERE d.status = 'pending' AND d.blocked_by IS NULL AND d.in_line AND d.run_at <= now() AND {starts}
-        LIMIT %(most)s)
-        UNION ALL
-        SELECT i.task_type, j.concurrency_key FROM job_bulk_items AS i JOIN job_list AS j ON j.id = i.job_id
-        WHERE i.bulk_id = %(retried)s AND j.status <> 'running' AND NOT (j.status = 'pending' AND j.run_at <= now())
-    ) AS k GROUP BY 1, 2
+WITH found AS (
+    SELECT 'running' AS part, NULL AS task_type, concurrency_key AS key FROM job_list
+    WHERE status = 'running' AND concurrency_key IS NOT NULL
+    UNION ALL
+    (SELECT 'in line', d.task_type, d.concurrency_key FROM job_list AS d
+    WHERE d.status = 'pending' AND d.blocked_by IS NULL AND d.in_line AND d.run_at <= now() AND {starts}
+    LIMIT %(most)s)
+    UNION ALL
+    SELECT 'retried', i.task_type, j.concurrency_key FROM job_bulk_items AS i JOIN job_list AS j ON j.id = i.job_id
+    WHERE i.bulk_id = %(retried)s AND j.status <> 'running' AND NOT (j.status = 'pending' AND j.run_at <= now())
 ), keyed AS (
-    SELECT k.*,
-        (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = k.key AND o.status = 'running') AS running,
-        (SELECT count(*) FROM job_list AS o WHERE o.concurrency_key = k.key AND o.status = 'pending'
-            AND o.blocked_by IS NULL AND NOT o.in_line AND o.run_at <= now()) AS first
-    FROM kept AS k
+    -- No join finds what runs with a key: the planner may expect few rows, and read them all once for each key.
+    SELECT part, task_type, key, count(*) AS jobs,
+        sum(count(*)) OVER (PARTITION BY key ORDER BY part = 'retried', task_type NULLS FIRST) - count(*) AS before,
+        sum(count(*) FILTER (WHERE part = 'running')) OVER (PARTITION BY key) AS running
+    FROM found GROUP BY 1, 2, 3
 ), due AS (
     SELECT b.task_type, sum(b.jobs)::bigint AS jobs, sum(b.free)::bigint AS free,
         sum(greatest(0, least(b.jobs - b.free, b.ending)))::bigint AS next
     FROM (
         SELECT task_type, overdue AS jobs, overdue AS free, 0 AS ending FROM job_queue_backlog(interval '0', %(most)s)
         UNION ALL
-        SELECT k.task_type, k.jobs, CASE WHEN k.key IS NULL THEN k.jobs
-            ELSE greatest(0, least(k.jobs, coalesce(t.max_per_key, 1) - k.before - k.running - k.first)) END,
-            k.running - k.before
-        FROM keyed AS k LEFT JOIN job_types AS t ON t.task_type = k.task_type
+        SELECT k.task_type, k.jobs, CASE WHEN k.part = 'in line' THEN 0 WHEN k.key IS NULL THEN k.jobs
+            ELSE greatest(0, least(k.jobs, coalesce(t.max_per_key, 1) - k.before)) END, 2 * k.running - k.before
+        FROM keyed AS k LEFT JOIN job_types AS t ON t.task_type = k.task_type WHERE k.part <> 'running'
     ) AS b WHERE b.jobs > 0 GROUP BY b.task_type
 )
 SELECT d.task_type, d.jobs AS due, d.free, d.free + d.next AS most, t.rate_runs, t.rate_seconds, s.kind, s.slots,
