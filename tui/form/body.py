@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 JSON: Final = "json"
 LEAST: Final = 28
 """The least width of a widget, so that the notes are aligned."""
+MOST_OF_ROW: Final = "20fr"
+"""The share of a row that a widget may take from its note."""
 AROUND: Final = 5
 """Cells around the chosen value of a list: blanks and the arrow."""
 LABELS: Final = (14, 27)
@@ -282,9 +284,10 @@ def _label_width(labels: Iterable[str]) -> int:
 
 
 def _type_row(form: Form, types: Iterable[str]) -> Row:
-    """The row of the task type, wide enough for the longest name."""
+    """The row of the task type, wide enough for the longest name where there is room."""
     chosen = PickField(form.job_type.task_type if form.job_type else "", empty="choose one", id=f"field-{TYPE}")
-    chosen.styles.width = max(LEAST, *(cell_len(name) + AROUND for name in types))
+    chosen.styles.width = MOST_OF_ROW
+    chosen.styles.max_width = max(LEAST, *(cell_len(name) + AROUND for name in types))
     return Row(TYPE, "task type", chosen)
 
 

@@ -26,6 +26,17 @@ async def test_the_buttons_of_the_form_are_whole(width: int) -> None:
         assert "Cancel esc" in deck.screen_text()
 
 
+async def test_the_task_type_of_the_form_is_as_wide_as_the_longest_name_or_ends_with_an_ellipsis(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("jobdeck.tui.form.body.LABELS", (27, 27))
+    for width, shown in ((60, "competitor_announceme…"), (80, "competitor_announcement_dispatch")):
+        async with dashboard(sample(), "n", "enter", *"announcement", "enter", size=(width, 24)) as deck:
+            row = next(line for line in deck.screen_text().splitlines() if "task type" in line)
+            assert shown in row
+            assert "▾" in row
+
+
 async def test_a_list_begins_with_what_begins_with_the_typed_words() -> None:
     choices = [Found("lift", "lift the block"), Found("block", "block an address")]
     async with dashboard(failed(1)) as deck:
