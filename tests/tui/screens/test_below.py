@@ -157,7 +157,7 @@ async def test_an_answer_under_a_dialog_is_shown_after_it(types: FakeBackend) ->
         held.holding = True
         await deck.press("j", "E")
         held.let_all_go()
-        assert "no seats" not in "".join(line for line in deck.screen_text())
+        assert "no seats" not in deck.screen_text()
         held.holding = False
         await deck.press("escape")
         assert "no seats" in below(deck)
