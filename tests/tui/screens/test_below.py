@@ -14,6 +14,7 @@ import pytest
 from jobdeck.core.model import Run, RunOutcome, Status
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens import follower
+from jobdeck.tui.widgets.pane import Pane
 from tests.tui.fake import NOW, FakeBackend, job_id, lost, make_job, minutes
 from tests.tui.figures_sample import BROKEN, CALM, incident
 from tests.tui.hostile import harmful
@@ -132,7 +133,7 @@ async def test_a_late_answer_about_another_line_is_not_shown(types: FakeBackend)
     async with dashboard(types, "i", size=LARGE, background=held) as deck:
         held.holding = True
         await deck.press("j", "k")
-        held.let_all_go()
+        held.let_one_go()
         await deck.pilot.pause()
         assert "no seats" not in below(deck)
 
@@ -151,13 +152,17 @@ async def test_one_line_is_read_at_a_time_and_after_it_the_one_under_the_cursor_
         assert "no credit" in below(deck)
 
 
-async def test_an_answer_under_a_dialog_is_shown_after_it(types: FakeBackend) -> None:
+async def test_an_answer_under_a_dialog_is_shown_after_it(types: FakeBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[object] = []
     held = Held()
     async with dashboard(types, "i", size=LARGE, background=held) as deck:
         held.holding = True
         await deck.press("j", "E")
+        pane = deck.app.screen_stack[-2].query_one("#pane", Pane)
+        monkeypatch.setattr(pane, "say_below", drawn.append)
         held.let_all_go()
-        assert "no seats" not in deck.screen_text()
+        assert drawn == []
+        monkeypatch.delattr(pane, "say_below")
         held.holding = False
         await deck.press("escape")
         assert "no seats" in below(deck)
