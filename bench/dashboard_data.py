@@ -48,7 +48,8 @@ _RUNS = """
         removed, error_kind, error, fingerprint)
     SELECT nextval('job_run_token_seq'), gen_random_uuid(), (ARRAY['game_platform_sync', 'sms_digest_processor',
             'admin_alert_dispatch', 'sms_campaign_processor', 'onboard_competitors'])[1 + n %% 5],
-        jsonb_build_object('coachId', 'c' || n / 5 %% 50, 'dryRun', false), 1, ended - interval '3 s', ended - n %% 29 * interval '0.1 s', ended,
+        jsonb_build_object('coachId', 'c' || n / 5 %% 50, 'dryRun', false), 1,
+        ended - interval '3 s', ended - n %% 29 * interval '0.1 s', ended,
         CASE WHEN fails THEN 'failed' ELSE 'succeeded' END, NOT fails,
         CASE WHEN fails THEN 'VendorError' END,
         CASE WHEN fails THEN 'the vendor refused ' || word END,

@@ -502,7 +502,8 @@ def looked_up(conn: Connection, payload: dict[str, Any]) -> float:
     """How many values are looked up to find the holds of a job."""
     job = conn.add(payload=payload)
     (row,) = conn.rows(
-        "EXPLAIN (ANALYZE, FORMAT JSON) SELECT FROM job_queue AS q, job_hold_of(q.task_type, q.payload) WHERE q.id = %s",
+        "EXPLAIN (ANALYZE, FORMAT JSON) "
+        "SELECT FROM job_queue AS q, job_hold_of(q.task_type, q.payload) WHERE q.id = %s",
         job.id,
     )
     nodes, found = [row["QUERY PLAN"][0]["Plan"]], 0.0
