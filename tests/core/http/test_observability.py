@@ -21,6 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from jobdeck.core.alerts.alarms import OUTAGE_SECONDS
 from jobdeck.core.model import Verdict
+from jobdeck.core.read.sentences import DUE
 from jobdeck.core.read.verdict import cannot_run, failing_types, health
 from jobdeck.core.registry import Done
 from tests.core.cli.test_docs import command_of, unknown_options
@@ -185,7 +186,8 @@ def signals() -> set[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Finding":
                 name = node.args[0]
-                found.add(name.value if isinstance(name, ast.Constant) else f"{of_types[path.stem]} of .+")
+                known = name.value if isinstance(name, ast.Constant) else {"DUE": DUE}.get(getattr(name, "id", ""))
+                found.add(known or f"{of_types[path.stem]} of .+")
     assert len(found) >= 15
     return {str(one) for one in found}
 
