@@ -259,7 +259,7 @@ class Listing(Acting):
         if view is not None and view.snapshot.page.refusal is not None:
             return one_line(view.snapshot.page.refusal)
         if self.group is not None:
-            left = "No job of this group is left in the queue: each has run again or was removed."
+            left = "No job of this group is left in the queue: each was retried, has run again or was removed."
             return f"{left} {self.deck.key('back')} goes back."
         if self.filter_text:
             status = request.filter.status

@@ -229,7 +229,7 @@ class _Sender:
         if self._outages >= OUTAGES_IN_A_ROW:
             raise RetryLater(
                 OUTAGE_PAUSE_SECONDS,
-                f"{provider.capitalize()} could not answer {self._outages} times in a row; the job resumes in "
+                f"{provider.capitalize()} could not answer {self._outages} times in a row; a retry waits "
                 f"{OUTAGE_PAUSE_SECONDS:.0f} s. Last error: {error}",
             )
 

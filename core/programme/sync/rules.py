@@ -173,8 +173,8 @@ def outage(job: str, outages: int, pause: float, place: str, answer: str, *, att
     seconds = max(pause, min(OUTAGE_PAUSE_SECONDS * 2 ** min(attempt - 1, 10), LONGEST_PAUSE_SECONDS))
     return RetryLater(
         seconds,
-        f"The game platform could not answer {outages} times in a row. The {job} stopped after {place} and resumes "
-        f"in {seconds / 60:.0f} minutes. Last error: {safe_error(answer, 300)}",
+        f"The game platform could not answer {outages} times in a row. The {job} stopped after {place}; a retry "
+        f"waits {seconds / 60:.0f} minutes. Last error: {safe_error(answer, 300)}",
     )
 
 
@@ -182,6 +182,6 @@ def all_failed(job: str, failed: str, first: str) -> RetryLater:
     """The error that ends a run in which everything failed but may succeed later."""
     return RetryLater(
         ALL_FAILED_PAUSE_SECONDS,
-        f"All {failed} failed. The {job} is retried in {ALL_FAILED_PAUSE_SECONDS / 60:.0f} minutes. "
+        f"All {failed} failed. A retry of the {job} waits {ALL_FAILED_PAUSE_SECONDS / 60:.0f} minutes. "
         f"First error: {first}",
     )

@@ -131,7 +131,7 @@ def test_an_outage_stops_the_run_and_loses_nobody(world: World, fault: str) -> N
         world.coach()
     rule = world.sandbox.rules.add(f"{fault}:users,method=GET")
     context = world.context()
-    with pytest.raises(RetryLater, match="of 20 coaches and resumes in 5 minutes"):
+    with pytest.raises(RetryLater, match="of 20 coaches; a retry waits 5 minutes"):
         world.run(onboard, context)
     world.sandbox.rules.remove(rule)
     assert world.lap(onboard, world.successor(context)).output["created"] == 20

@@ -423,7 +423,7 @@ def test_an_outage_stops_the_run_says_when_it_goes_on_and_loses_nobody(world: Wo
     people = _people(world, 30)
     rule = world.sandbox.rules.add("cut-before:users,method=GET")
     context = world.context()
-    with pytest.raises(RetryLater, match=r"The onboarding stopped after \d+ of 30 competitors and resumes in 5 min"):
+    with pytest.raises(RetryLater, match=r"The onboarding stopped after \d+ of 30 competitors; a retry waits 5 min"):
         world.run(onboard, context)
     assert len({seen.user for seen in world.sandbox.requests}) < 15
     assert all(world.person(one)["game_platform_sync_error"] is None for one in people)

@@ -176,7 +176,7 @@ def test_an_outage_stops_the_run_and_says_nothing_of_the_accounts(world: World) 
     before = [world.mapping(one) for one in people]
     with pytest.raises(
         RetryLater,
-        match=r"The refresh stopped after 5 of 30 accounts and resumes in 5 minutes\. Last error: .*no full answer",
+        match=r"The refresh stopped after 5 of 30 accounts; a retry waits 5 minutes\. Last error: .*no full answer",
     ):
         world.run(refresh)
     assert len({seen.user for seen in world.sandbox.requests}) < 15

@@ -76,7 +76,7 @@ def test_an_outage_stops_the_run_after_a_few_and_says_when_it_goes_on(world: Wor
     world.sandbox.rules.add("cut-before:scores")
     with pytest.raises(
         RetryLater,
-        match=r"The sync stopped after 5 of 30 competitors and resumes in 5 minutes\. Last error: .*no full answer",
+        match=r"The sync stopped after 5 of 30 competitors; a retry waits 5 minutes\. Last error: .*no full answer",
     ):
         world.sync()
     asked = {who for _, who in world.asked("scores")}

@@ -160,7 +160,7 @@ async def test_a_job_that_left_the_queue_can_only_run_again() -> None:
         text = " ".join(deck.screen_text().split())
         assert "Run again: 1 job" in text
         assert "It has left the queue: a copy is enqueued." in text
-        assert "as soon as a worker is free" not in text
+        assert "due at once" not in text
         assert "etry" not in text
         await deck.press("y")
         assert deck.backend.calls == [("run-again", (job_id(1),))]
@@ -174,7 +174,7 @@ async def test_a_series_that_ended_is_run_again_by_this_name_too(number: int) ->
     async with dashboard(FakeBackend(ended), "4", "a", "R") as deck:
         text = " ".join(deck.screen_text().split())
         assert f"Run again: {number} job" in text
-        assert "will run as soon as a worker is free." in text
+        assert "due at once." in text
         await deck.press("y")
         assert [call[0] for call in deck.backend.calls] == ["run-again"]
 
@@ -220,10 +220,9 @@ def test_only_of_jobs_that_are_in_the_queue_the_question_says_that_they_become_d
     left = [make_job(number, Status.SUCCEEDED, removed=True) for number in (1, 2)]
     here = [make_job(number, Status.SUCCEEDED) for number in (3, 4)]
     assert consequence(*left) == "They have left the queue: copies are enqueued."
-    soon = "will run as soon as a worker is free"
-    assert consequence(*here) == f"They {soon}."
-    assert consequence(left[0], *here) == f"2 jobs {soon}; of 1 that left the queue a copy is enqueued."
-    assert consequence(*left, here[0]) == f"1 job {soon}; of 2 that left the queue copies are enqueued."
+    assert consequence(*here) == "They become due at once."
+    assert consequence(left[0], *here) == "2 jobs become due at once; of 1 that left the queue a copy is enqueued."
+    assert consequence(*left, here[0]) == "1 job becomes due at once; of 2 that left the queue copies are enqueued."
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _of_many(verb: Verb, choice: Choice) -> str:
         running = choice.of(Status.RUNNING.value)
         asked = f" {plural(running, 'job')} running will be asked to stop." if running else ""
         return f"They will not run again unless retried; series stop.{asked} {CONTINUES}"
-    return f"They will run as soon as a worker is free. {CONTINUES}"
+    return f"They become due at once. {CONTINUES}"
 
 
 def _consequence(verb: Verb, jobs: Sequence[Job]) -> str:
@@ -169,11 +169,11 @@ def _ends(jobs: Sequence[Job]) -> str:
 def _of_retry(here: int, left: int) -> str:
     """The effect of a retry on `here` jobs in the queue and `left` jobs that left it."""
     if not left:
-        return f"{'It' if here == 1 else 'They'} will run as soon as a worker is free."
+        return "It becomes due at once." if here == 1 else "They become due at once."
     copies = "a copy is" if left == 1 else "copies are"
     if not here:
         return f"{'It has' if left == 1 else 'They have'} left the queue: {copies} enqueued."
-    runs = f"{plural(here, 'job')} will run as soon as a worker is free"
+    runs = f"{plural(here, 'job')} {'becomes' if here == 1 else 'become'} due at once"
     return f"{runs}; of {left} that left the queue {copies} enqueued."
 
 

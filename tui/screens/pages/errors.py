@@ -223,7 +223,9 @@ class Errors(SplitPage[ErrorReport]):
             reason = "No group under the cursor."
             return dict.fromkeys(("errors.canary", "errors.rest", "errors.jobs", "errors.mute"), reason)
         if not trend.failed and not trend.waiting:
-            reason = "No job is still in the state this error left it in: each has run again or was removed."
+            reason = (
+                "No job is still in the state this error left it in: each was retried, has run again or was removed."
+            )
             return {"errors.canary": reason, "errors.rest": reason}
         if canary is not None and not canary.settled:
             reason = f"Canary {short_id(canary.job_id)} has not finished. Wait for its result."
