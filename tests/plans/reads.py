@@ -149,7 +149,7 @@ READS: Final = {
         jobs_and_runs.of_group("alpha", "f").run, entries=30_000, blocks=30_000, reads=True, growth=9, sorts=True
     ),
     "runs of a worker that none has": Operation(
-        jobs_and_runs.of_worker("none").run, entries=15_000, blocks=30_000, reads=True, growth=9
+        jobs_and_runs.of_worker("none").run, entries=15_000, blocks=30_000, reads=True, growth=9, sorts=True
     ),
     "one run": Operation(history.run(1001).run, entries=10, blocks=20, reads=True),
     "tokens of the newest runs": Operation(history.newest_tokens(100).run, entries=2000, blocks=2500, reads=True),
