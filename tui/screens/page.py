@@ -12,7 +12,7 @@ from textual.containers import Container
 from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.actions import offered
 from jobdeck.tui.backend.poller import LinkState
-from jobdeck.tui.format import one_line, seconds
+from jobdeck.tui.format import one_line, plural, seconds
 from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.below import Below, Subject
 from jobdeck.tui.screens.nouns import open_noun
@@ -388,7 +388,9 @@ class SplitPage(ListPage[T]):
             pane.show([])
             return
         words, details = self.about(self.data, pane.size.width)
-        doing: list[Span] = [(self.doing(), "run")] if self.doing() else []
+        hidden = len(details) - pane.lines
+        more = f"{plural(hidden, 'more line')} below: {self.deck.key('pane.next')}" if hidden > 0 else ""
+        doing: list[Span] = [(self.doing(), "run")] if self.doing() else [(more, "muted")] if more else []
         length, rule = width_of([*words, *doing]) + len(doing), self.query_one("#rule", Line)
         rule.show([*words, ("─" * max((rule.size.width or self.size.width) - length, 0), "muted")], doing)
         pane.show(details)

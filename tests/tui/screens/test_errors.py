@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -92,6 +93,16 @@ async def test_what_is_known_of_the_group_and_the_playbooks_advice_stand_below()
     assert "game_platform_rate_limited" in text
     assert "• Too many requests. It goes on by itself." in text
     assert "• Refreshes names and states of accounts" in text
+
+
+async def test_details_that_do_not_fit_are_counted_on_their_rule_and_shown_in_the_other_part_of_the_page() -> None:
+    async with dashboard(sample(), "e", "j", size=(80, 24)) as deck:
+        assert "Refreshes names and states" not in deck.screen_text()
+        assert re.search(r"─ \d+ more lines below: tab *$", deck.screen_text(), re.MULTILINE)
+        await deck.press("tab", "G")
+        assert "Refreshes names and states" in deck.screen_text()
+    async with dashboard(sample(), "e", "j", size=LARGE) as deck:
+        assert "more line" not in deck.screen_text()
 
 
 @pytest.mark.slow
