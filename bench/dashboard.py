@@ -173,12 +173,13 @@ def keys(figures: Figures, probe: Probe, name: str, limit: float, presses: int) 
     """Times keys, each while a reading that `r` has just begun is under way: down beyond the first screen, and up."""
     chance, taken = random.Random(3), []
     probe.press("g", lambda: probe.place().startswith("1/"))
-    way = "j" * 59 + "k" * 59
     for number in range(presses):
+        # Rows of several jobs are passed at once, and change meanwhile, so nothing is known of the next place.
+        here = probe.place()
+        key = "k" if number % 118 >= 59 and not here.startswith("1/") else "j"
         probe.send("r")
         time.sleep(0.001)
-        # Rows of several jobs are passed at once, so the next place has no number that is known before.
-        taken.append(probe.press(way[number % len(way)], lambda left=probe.place(): probe.place() != left))  # type: ignore[misc]
+        taken.append(probe.press(key, lambda left=here: probe.place() != left))  # type: ignore[misc]
         end = time.monotonic() + chance.uniform(0.02, 0.12)
         while (left := end - time.monotonic()) > 0:
             probe.read(left)
