@@ -31,6 +31,7 @@ from dashboard_data import CHANGE, COME_AND_GO, changing, filled
 from jobdeck.core.model import Filter, Status
 from jobdeck.core.postgres.embedded import EmbeddedPostgres
 from jobdeck.core.read import reports
+from jobdeck.core.read.jobs import needy
 from jobdeck.core.read.pages import overview, series
 from jobdeck.core.read.stats import backlog, facets
 from jobdeck.core.settings import Settings
@@ -265,7 +266,8 @@ def quiet(figures: Figures, probe: Probe, url: str, seconds: float) -> None:
     probe.send("z")
     probe.drain(3)
     with psycopg.connect(url, autocommit=True) as conn:
-        conn.execute(CHANGE.replace("LIMIT 40", "LIMIT 1"), (5,))
+        job = needy(limit=5).run(conn).jobs[4]
+        conn.execute("UPDATE job_queue SET last_error = 'no route', version = version + 1 WHERE id = %s", (job.id,))
     changed = probe.drain(3)
     text = f"{changed} bytes, three seconds of clock among them"
     figures.add("one changed row at 80×24", "< 2 000 bytes", text, held=60 < changed < 2_000)
