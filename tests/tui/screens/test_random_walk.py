@@ -160,6 +160,7 @@ class Expected:
         self.jobs: tuple[Job, ...] = ()
         self.cursor = 0
         self.top = 0
+        self.moved = False
         self.marks: set[UUID] = set()
         self.range_start: UUID | None = None
         self.deletions: list[tuple[UUID, ...]] = []
@@ -193,6 +194,8 @@ class Expected:
         self.jobs, self.marks = tuple(jobs), self.marks.intersection(ids)
         self.range_start = self.range_start if self.range_start in ids else None
         self.cursor = ids.index(held) if held in ids else self._within(self.cursor)
+        if at_head and not self.moved and self.cursor >= self.lines:
+            self.cursor = 0
         self._scroll(max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line)
         said = [f"{short_id(held)} left this list"] if held is not None and held not in ids else []
         said += [f"{plural(len(lost), 'marked job')} left this list, no longer marked"] if lost else []
@@ -200,10 +203,10 @@ class Expected:
 
     def home(self) -> None:
         self.jobs, self.cursor, self.top, self.range_start = (), 0, 0, None
-        self.marks = set()
+        self.marks, self.moved = set(), False
 
     def move_to(self, index: int) -> None:
-        self.cursor = self._within(index)
+        self.cursor, self.moved = self._within(index), True
         self._scroll(min(max(self.top, self.cursor - self.lines + 1), self.cursor))
 
     def unmark(self) -> None:
@@ -219,9 +222,9 @@ class Expected:
             self.marks = self.marks ^ {self.current}
             self.move_to(self.cursor + 1)
         elif key == "v" and self.range_start is None:
-            self.range_start = self.current
+            self.range_start, self.moved = self.current, True
         elif key == "v":
-            self.marks, self.range_start = self.chosen, None
+            self.marks, self.range_start, self.moved = self.chosen, None, True
         elif key == "a":
             self.marks, self.range_start = set() if self.marks == set(self.ids) else set(self.ids), None
         elif key == "escape" and self.range_start is not None:
