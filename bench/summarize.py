@@ -107,6 +107,15 @@ COLUMNS = {
         "reading_ms": "a refresh ms",
         "line_ms": "line ms",
     },
+    "starts": {
+        "header_ratio": "first header, × its imports",
+        "rows_ratio": "first rows",
+        "status_ratio": "`status`, × its imports",
+        "app_ratio": "the command line, × psycopg and click",
+        "header_cpu_ms": "first header ms",
+        "rows_cpu_ms": "first rows ms",
+        "status_cpu_ms": "`status` ms",
+    },
     "drain": DRAIN,
     "pickup": {
         "p50_ms": "p50 ms",
@@ -139,6 +148,7 @@ TITLES = {
     "large": "Many waiting jobs beside few",
     "crowd": "Many workers: nothing to do, enqueues, many jobs at once, a restart of Postgres",
     "far": "A far database beside a near one",
+    "starts": "Processor time of starts",
     "drain": "Drain of {jobs:,} no-op jobs, workers: {workers}",
     "pickup": "Pickup by an idle worker",
     "enqueue_single": "Enqueue, one call and commit per job",
@@ -152,7 +162,7 @@ TITLES = {
 # Workloads of Jobdeck alone, by the first word of their names; and one that is in another's table.
 OWN = {
     "stuck", "payload", "mixed", "blocks", "lending", "limited", "waiting", "computing", "churn", "growth", "start",
-    "snapshot", "keys", "history", "large", "crowd", "far",
+    "snapshot", "keys", "history", "large", "crowd", "far", "starts",
 }  # fmt: skip
 FAMILIES = {"old_transaction": "churn"}
 

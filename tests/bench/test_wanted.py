@@ -236,3 +236,12 @@ def test_the_program_prints_circumstances_and_the_table_and_one_for_each_workloa
 @pytest.mark.parametrize(("sign", "value", "held"), [("≥", 2, True), (">", 2, False), ("≤", 2, True), ("<", 2, False)])
 def test_a_limit_is_held_as_its_sign_says(sign: str, value: float, held: bool) -> None:
     assert Part("", sign, 2, "", value).held is held
+
+
+def test_a_record_of_starts_has_a_table_of_its_own(tmp_path: Path) -> None:
+    record = tmp_path / "results.jsonl"
+    figures = {"header_ratio": 1.7, "rows_ratio": 1.8, "status_ratio": 1.1, "app_ratio": 1.2}
+    record.write_text(json.dumps({"workload": "starts", "peer": "jobdeck", "setting": "default"} | figures) + "\n")
+    program = Path(__file__).parents[2] / "bench" / "summarize.py"
+    done = subprocess.run([sys.executable, str(program), str(record)], capture_output=True, text=True, check=True)
+    assert "| starts | 1.70 | 1.80 | 1.10 | 1.20 |" in done.stdout
