@@ -126,33 +126,44 @@ end
 $$;
 
 -- How many of the best p_most due jobs each of these lanes has, without the jobs in p_but. Null where the room of their types lets
--- them have no more than p_most together: then a claim takes all that they let start.
+-- them have no more than p_most together: then a claim takes all that they let start. The first look reads twice the share that
+-- each lane would have of as many jobs. Only where all that was read of a lane is among the best, a second look reads more of it.
 create or replace function job_claim_rank(p_lanes job_lane[], p_most integer, p_now timestamptz, p_but tid[])
 returns integer[]
 language plpgsql volatile
 as $$
+declare
+    v_share constant integer := least(p_most, 2 * p_most / cardinality(p_lanes) + 1);
+    v_most integer[] := array_fill(v_share, array[cardinality(p_lanes)]);
+    v_shares integer[];
 begin
     if (select sum(least(l.room, p_most)) from unnest(p_lanes) l) <= p_most then
         return null;
     end if;
-    return array(
-        select sum(s.jobs)::integer from (
-            select best.place, 1 as jobs
-            from (
-                select l.place
-                from unnest(p_lanes) with ordinality as l (task_type, priority, run_at, id, room, place)
-                cross join lateral (
-                    select q.run_at, q.id from job_queue q
-                    where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
-                        and (q.run_at, q.id) > (l.run_at, l.id) and q.ctid <> all (p_but)
-                        and q.id not in (select p.job_id from job_poison p where p.retry_at > p_now)
-                    order by q.run_at, q.id limit least(p_most, l.room)
-                ) c
-                order by l.priority desc, c.run_at, c.id limit p_most
-            ) best
-            union all select place, 0 from generate_subscripts(p_lanes, 1) place
-        ) s
-        group by s.place order by s.place);
+    loop
+        v_shares := array(
+            select sum(s.jobs)::integer from (
+                select best.place, 1 as jobs
+                from (
+                    select l.place
+                    from unnest(p_lanes, v_most) with ordinality as l (task_type, priority, run_at, id, room, most, place)
+                    cross join lateral (
+                        select q.run_at, q.id from job_queue q
+                        where job_clause_startable(q, p_now) and q.task_type = l.task_type and q.priority = l.priority
+                            and (q.run_at, q.id) > (l.run_at, l.id) and q.ctid <> all (p_but)
+                            and q.id not in (select p.job_id from job_poison p where p.retry_at > p_now)
+                        order by q.run_at, q.id limit least(l.most, l.room)
+                    ) c
+                    order by l.priority desc, c.run_at, c.id limit p_most
+                ) best
+                union all select place, 0 from generate_subscripts(p_lanes, 1) place
+            ) s
+            group by s.place order by s.place);
+        exit when v_share = p_most or v_share <> all (v_shares) or p_most = any (v_most);
+        -- A lane of which some jobs were read in vain has no more among the best.
+        v_most := array(select case when s = v_share then p_most else s end from unnest(v_shares) s);
+    end loop;
+    return v_shares;
 end
 $$;
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 import pytest
@@ -88,6 +88,26 @@ def test_the_order_is_the_same_across_task_types(conn: Connection) -> None:
     for limit in (1, 2, 3):
         taken += [job.id for job in conn.claim(["gamma", "alpha", "beta"], limit=limit)]
     assert taken == spread
+
+
+@pytest.mark.parametrize(
+    "oldest", ["", "a", "f", "ad", "abcdef"], ids=["none", "the_first", "the_last", "two", "in_blocks"]
+)
+def test_the_best_jobs_are_found_however_they_lie_in_the_types(conn: Connection, oldest: str) -> None:
+    """Six types, whose jobs are due by turns, but for those with the oldest jobs."""
+    at = conn.now()
+    due = [
+        NewJob(kind, run_at=at - timedelta(minutes=100 - 6 * number - place, days=oldest.find(kind) + 1))
+        for number in range(12)
+        for place, kind in enumerate("abcdef")
+    ]
+    producer.enqueue_many(conn, due, actor=ACTOR)
+    expected = sorted((job.run_at, job.task_type) for job in due if job.run_at)
+    taken: list[tuple[datetime, str]] = []
+    for limit in (1, 7, 12, 30, 22):
+        taken += [(job.due_at, job.task_type) for job in conn.claim([*"abcdef"], limit=limit)]
+        assert taken == expected[: len(taken)]
+    assert len(taken) == 72
 
 
 def test_recurring_and_one_time_jobs_compete_on_equal_terms(conn: Connection) -> None:

@@ -50,6 +50,14 @@ def test_each_of_many_types_keeps_its_limit_over_several_priorities(conn: Connec
     assert conn.claim(TYPES, limit=300) == []
 
 
+def test_a_claim_reads_no_more_of_ten_types_than_it_needs_to_compare_them(conn: Connection) -> None:
+    """Of 2,000 due jobs: a hundred of each type would make a thousand."""
+    kinds = TYPES[:10]
+    producer.enqueue_many(conn, [NewJob(name) for name in kinds] * 200, actor=ACTOR)
+    cost = cost_of(conn, lambda conn: leases.claim(conn, WORKER, kinds, 100, LEASE))
+    assert cost.entries["job_queue_claimable"] < 500
+
+
 def test_neither_jobs_nor_lanes_are_compared_each_with_each(conn: Connection) -> None:
     enqueue(conn, 3)
     limit(conn, ago="3 hours")
