@@ -68,13 +68,13 @@ begin
 end
 $$;
 
--- Whether a job may start, where its type may.
+-- Whether a job may start, where its type may. A job whose key is taken is not in the index of claims, or leaves it when it is
+-- picked (13).
 create or replace function job_clause_startable(p_job job_queue, p_at timestamptz) returns boolean
 language sql stable parallel safe
 return job_clause_claimable(p_job) and job_clause_due((p_job).run_at, p_at)
     and job_clause_unexpired((p_job).expires_at, p_at)
-    and (not (p_job).is_recurring or job_clause_unmissed(p_job, p_at))
-    and job_clause_key_free((p_job).concurrency_key, (p_job).task_type);
+    and (not (p_job).is_recurring or job_clause_unmissed(p_job, p_at));
 
 -- Whether workers may take jobs: processing is on, and nobody else holds the queue.
 create or replace function job_clause_processing(p_at timestamptz) returns boolean

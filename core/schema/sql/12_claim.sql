@@ -10,9 +10,9 @@
 --   4. Which of the other jobs are the best?                   job_claim_pick
 --   5. Which of these does no hold keep?                       job_claim_unheld (13)
 --   6. Which of these have a place for their key?              job_claim_keys (13)
--- 3 and 4 leave out jobs whose key is taken and those that are set aside, and lock those that they return; 6 asks again under the
--- key's lock. 4 looks on in place of the jobs that are held, and nothing does in place of those that 6 refuses: the next claim
--- takes others, also of a type whose room they had.
+-- 3 and 4 leave out jobs that are set aside, and lock those that they return. 4 looks on in place of the jobs that are held. A
+-- job that 6 refuses because its key is taken leaves the index of claims; nothing is looked for in its place, unless all were
+-- refused: the next claim takes others, also of a type whose room they had.
 -- job_claim_start makes the jobs running, and uses up the rates of their types. A canary is not held up by pauses; it is asked
 -- for the limit of its type and for its key (24).
 -- The functions below have the planner's settings of job_queue_claim, which calls them, where they name none. Nothing compares each
@@ -344,7 +344,6 @@ declare
     v_types text[] := p_types;
     v_lanes job_lane[];
     v_jobs tid[] := '{}';
-    v_found integer;
     v_about record;
     v_keys record;
     v_limited text[] := '{}';
@@ -397,29 +396,30 @@ begin
     if v_there.series and cardinality(v_lanes) > 0 then
         v_jobs := job_claim_series(v_lanes, v_there.limited, p_limit, v_now);
     end if;
-    -- Once, or while there are held jobs among those that it finds.
+    -- Once, or while there are held jobs among those that it finds, or only jobs that leave the index for their key.
     for look in 1..20 loop
-        v_found := cardinality(v_jobs);
-        if cardinality(v_lanes) > 0 and v_found < p_limit then
-            v_jobs := v_jobs || job_claim_pick(v_lanes, v_there.limited, p_limit - v_found, v_now, v_jobs);
-            v_found := cardinality(v_jobs);
+        if cardinality(v_lanes) > 0 and cardinality(v_jobs) < p_limit then
+            v_jobs := v_jobs || job_claim_pick(v_lanes, v_there.limited, p_limit - cardinality(v_jobs), v_now, v_jobs);
         end if;
-        if v_found = 0 then
+        if v_jobs = '{}' then
             return;
         end if;
-        assert v_found <= p_limit, 'job_queue_claim would take more jobs than it was asked for';
+        assert cardinality(v_jobs) <= p_limit, 'job_queue_claim would take more jobs than it was asked for';
         -- After the jobs were picked: a hold that was committed before is seen, and one that comes now waits for their rows.
-        select exists (select from job_queue q where q.ctid = any (v_jobs) and q.concurrency_key is not null) as keyed,
-            exists (select from job_holds h where h.task_type = any (p_types)) as holds
+        select cardinality(v_jobs) as found, exists (select from job_holds h where h.task_type = any (p_types)) as holds,
+            exists (select from job_queue q where q.ctid = any (v_jobs) and q.concurrency_key is not null) as keyed
         into v_about;
-        exit when not v_about.holds;
-        v_jobs := job_claim_unheld(v_jobs, p_types, v_lanes, v_now);
-        exit when cardinality(v_jobs) = v_found;
+        if v_about.holds then
+            v_jobs := job_claim_unheld(v_jobs, p_types, v_lanes, v_now);
+            continue when cardinality(v_jobs) < v_about.found and look < 20;
+        end if;
+        select v_jobs as taken, null::tid[] as jobs, null::smallint[] as places, false as moved into v_keys;
+        if v_about.keyed then
+            select k.* into v_keys from job_claim_keys(v_jobs, v_now) k;
+        end if;
+        exit when v_keys.taken <> '{}' or not v_keys.moved;
+        v_jobs := '{}';
     end loop;
-    select v_jobs as taken, null::tid[] as jobs, null::smallint[] as places into v_keys;
-    if v_about.keyed then
-        select k.* into v_keys from job_claim_keys(v_jobs, v_now) k;
-    end if;
     return query select * from job_claim_start(
         p_worker, v_keys.taken, v_keys.jobs, v_keys.places, v_limited, v_now, p_lease_seconds, p_free);
 end

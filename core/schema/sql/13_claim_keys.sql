@@ -37,10 +37,10 @@ $$;
 -- Of these jobs, which the caller has locked, those whose key has a place for them, in the order of claims (`taken`). Where a
 -- key may have several, `jobs` and `places` say the place of each among the running jobs of its key, null for the first. The
 -- lock of a key is tried and not waited for; it decides between two claims that do not see each other. What these jobs use
--- of the rates of keys is used up here. Where these jobs take the last places of a key, other jobs of it leave the index of
--- claims. A job whose key's lock was not free stays there.
+-- of the rates of keys is used up here. Where these jobs take the last places of a key, or find them taken, the other jobs of it leave
+-- the index of claims (`moved`). A job whose key's lock was not free stays there.
 create or replace function job_claim_keys(
-    p_jobs tid[], p_now timestamptz, out taken tid[], out jobs tid[], out places smallint[]
+    p_jobs tid[], p_now timestamptz, out taken tid[], out jobs tid[], out places smallint[], out moved boolean
 )
 language plpgsql volatile
 set enable_seqscan = off set enable_nestloop = on set enable_hashjoin = on
@@ -54,6 +54,7 @@ declare
     v_refused tid[];
     v_takers uuid[];
     v_keys text[];
+    v_starts integer[];
     v_early uuid[];
     v_numbers bigint[];
     v_others uuid[];
@@ -92,10 +93,12 @@ begin
         from numbered n
     )
     select array_agg(j.job) filter (where j.verdict <> 'take'), array_agg(j.id) filter (where j.verdict = 'take'),
-        array_agg(j.key) filter (where j.verdict = 'take'), array_agg(j.id) filter (where j.verdict = 'wait'),
+        array_agg(j.key) filter (where j.verdict = 'take' or j.mine and j.room <= 0),
+        array_agg((j.verdict = 'take')::integer) filter (where j.verdict = 'take' or j.mine and j.room <= 0),
+        array_agg(j.id) filter (where j.verdict = 'wait'),
         array_agg(j.job) filter (where j.verdict = 'take' and j.most > 1),
         array_agg(j.number) filter (where j.verdict = 'take' and j.most > 1)
-    into v_refused, v_takers, v_keys, v_early, jobs, v_numbers from judged j;
+    into v_refused, v_takers, v_keys, v_starts, v_early, jobs, v_numbers from judged j;
     if jobs is not null then
         places := array(
             select nullif((
@@ -139,13 +142,15 @@ begin
     -- Other jobs in the claim's index with such a key (inserted out of order, or at the same time) would slow down every claim
     -- while the key is busy.
     v_others := array(
-        select o.id from (select k.key, count(*) as jobs from unnest(v_keys) as k (key) group by k.key) k
+        select o.id from (
+            select k.key, sum(k.starts) as jobs from unnest(v_keys, v_starts) as k (key, starts) group by k.key) k
         cross join lateral (
             select q.id, q.task_type from job_queue q
             where q.concurrency_key = k.key and q.status = 'pending' and q.blocked_by is null and not q.in_line
-                and q.id <> all (v_takers) and (select true from job_poison p where p.job_id = q.id) is null
+                and q.id <> all (coalesce(v_takers, '{}')) and (select true from job_poison p where p.job_id = q.id) is null
             order by q.concurrency_key, q.priority desc) o
         where job_key_limit(o.task_type) = 1 or job_key_limit(o.task_type) <= job_key_running(k.key) + k.jobs);
+    moved := v_others <> '{}' or v_early is not null;
     if v_others <> '{}' then
         update job_queue set in_line = true where id in (
             select q.id from job_queue q

@@ -155,6 +155,16 @@ class TestARateOfAKey:
             assert job.id == job_id
             conn.finish_one(job)
 
+    def test_a_job_that_waits_for_the_rate_of_its_key_keeps_no_other_from_a_claim_of_one(
+        self, conn: Connection
+    ) -> None:
+        limit(conn, key_rate_runs=1, key_rate_seconds=60)
+        conn.add(concurrency_key="k")
+        conn.finish_one(conn.claim()[0])
+        conn.add(concurrency_key="k", priority=1)
+        other = conn.add()
+        assert [job.id for job in conn.claim(limit=1)] == [other.id]
+
     def test_a_more_urgent_job_overtakes_those_that_wait_for_the_rate_of_their_key(self, conn: Connection) -> None:
         limit(conn, key_rate_runs=1, key_rate_seconds=60)
         conn.add(concurrency_key="k")

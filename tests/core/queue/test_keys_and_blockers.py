@@ -215,6 +215,22 @@ class TestConcurrencyKeysUnderContention:
         conn.finish_one(held)
         assert len(conn.claim(["beta"])) == 1
 
+    def test_a_job_that_did_not_see_its_key_taken_keeps_no_other_from_a_claim_of_one_and_runs_after_it(
+        self, conn: Connection, database_url: str
+    ) -> None:
+        first = conn.add(concurrency_key="k", priority=1)
+        with conn.transaction():
+            second = conn.add(concurrency_key="k", priority=1)
+            # As an enqueue leaves it that did not see the first.
+            conn.execute("UPDATE job_queue SET in_line = false WHERE id = %s", (second.id,))
+            ((running,),) = Parallel(database_url)(lambda link: link.claim())
+        other = conn.add()
+        assert running.id == first.id
+        assert [job.id for job in conn.claim(limit=1)] == [other.id]
+        assert conn.job_row(second.id)["in_line"]
+        conn.finish_one(running)
+        assert [job.id for job in conn.claim(limit=1)] == [second.id]
+
     def test_workers_at_once_never_run_two_of_a_key_and_serve_all(self, conn: Connection, database_url: str) -> None:
         jobs = [NewJob("alpha", concurrency_key=f"k{number % 5}") for number in range(60)]
         producer.enqueue_many(conn, jobs, actor=ACTOR)
