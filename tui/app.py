@@ -18,11 +18,9 @@ from jobdeck.tui.backend.poller import Poller
 from jobdeck.tui.backend.protocol import EmbeddedWorker, Request
 from jobdeck.tui.backend.worker_log import WorkerLog
 from jobdeck.tui.format import fit, one_line, plural
+from jobdeck.tui.screens.acting import Acting
 from jobdeck.tui.screens.dashboard import Dashboard
-from jobdeck.tui.screens.dialogs.questions import Leave
-from jobdeck.tui.screens.job_detail import JobDetailScreen
 from jobdeck.tui.screens.nouns import ALL_HERE
-from jobdeck.tui.screens.page import ListPage, Page
 from jobdeck.tui.terminal.hosting import Hosting
 
 if TYPE_CHECKING:
@@ -40,6 +38,7 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.protocol import Canary, View
     from jobdeck.tui.backend.threads import Background
     from jobdeck.tui.deck import Options
+    from jobdeck.tui.screens.page import ListPage
 
 
 PAGES: Final = {
@@ -57,6 +56,8 @@ PAGES: Final = {
     "log": ("workers", "Log"),
 }
 """Module and class of each page, by its name in the table of actions. They are imported after the first paint."""
+AFTERWARDS: Final = ("screens.job_detail", "screens.dialogs.help", "screens.dialogs.processing")
+"""Modules that bring all others with them that a key on the list needs. They are imported after the first data."""
 
 
 class JobdeckApp(Hosting):
@@ -121,13 +122,13 @@ class JobdeckApp(Hosting):
         return bool(self._screen_stack) and self._screen_stack[-1] is screen
 
     @property
-    def facing(self) -> Dashboard | Page[Any] | None:
+    def facing(self) -> Acting | None:
         """The list or page on top. None under a dialog, while a page is composed, and while the app ends.
 
         Answers and clock ticks arrive at those moments too, so check for None.
         """
         top = self._screen_stack[-1] if self._screen_stack and self.is_running else None
-        return top if isinstance(top, Dashboard | Page) and top.is_there else None
+        return top if isinstance(top, Acting) and top.is_there else None
 
     def situation(self, jobs: Sequence[Job]) -> Situation:
         return Situation(
@@ -176,6 +177,8 @@ class JobdeckApp(Hosting):
         self.dashboard.list_filter(wanted)
 
     def open_job(self, job: Job | UUID, run: int | None = None) -> None:
+        from jobdeck.tui.screens.job_detail import JobDetailScreen  # noqa: PLC0415 -- not needed for the first paint
+
         self.push_screen(JobDetailScreen(job, run))
 
     def open_page(self, name: str) -> None:
@@ -201,6 +204,8 @@ class JobdeckApp(Hosting):
             self._show_page(TablePage(page))
 
     def _show_page(self, page: ListPage[Any]) -> None:
+        from jobdeck.tui.screens.page import ListPage  # noqa: PLC0415 -- not needed for the first paint
+
         if isinstance(self.screen, ListPage):
             self.switch_screen(page)
         else:
@@ -236,6 +241,8 @@ class JobdeckApp(Hosting):
         self._leave(returns=True)
 
     def _leave(self, *, returns: bool) -> None:
+        from jobdeck.tui.screens.dialogs.questions import Leave  # noqa: PLC0415 -- not needed for the first paint
+
         self.returns = returns
         running = self.worker.running
         cycle = self.operations.cycle is not None
@@ -263,8 +270,8 @@ class JobdeckApp(Hosting):
         After a lost connection it reads after the answer, because it would only fail as well.
         """
         facing = self.facing
-        self._page_reads = isinstance(facing, Page) and self.poller.connected
-        if isinstance(facing, Page) and self._page_reads:
+        self._page_reads = facing not in {None, self.dashboard} and self.poller.connected
+        if facing is not None and self._page_reads:
             facing.fetch()
 
     def take_view(self, view: View) -> None:
@@ -274,15 +281,11 @@ class JobdeckApp(Hosting):
         if not glance:
             self.dashboard.show_view(view)
         facing = self.facing
-        if isinstance(facing, Page) and not self._page_reads:
+        if facing is not None and not self._page_reads:
             facing.fetch()
         self.operations.bulk.go_on()
         if first:
-            # The objects that exist now stay. Frozen, they are not scanned in each collection, so that later objects
-            # (a form has ten thousand) are freed quickly.
-            gc.collect()
-            gc.freeze()
-        if first:
+            self.background(_load_rest, _keep_objects)
             self.background(self.reach().notes, self._tell_notes)
         if first and self.read_only_reason is None:
             self.background(self.reach().bulk.newest, self._tell_unfinished)
@@ -316,7 +319,7 @@ class JobdeckApp(Hosting):
         if self.poller.connected:
             self.unsay(NO_ANSWER)
             self.unsay(CONNECTING)
-        elif self.poller.link.failures == 1 and self._screen_stack and not isinstance(self.screen, Dashboard | Page):
+        elif self.poller.link.failures == 1 and self._screen_stack and not isinstance(self.screen, Acting):
             self.say(NO_ANSWER, "warning")
         self.redraw()
 
@@ -331,6 +334,20 @@ class JobdeckApp(Hosting):
         if facing is not None:
             facing.tick()
         self.later(1.01 - self.now().microsecond / 1e6, self.tick)
+
+
+def _load_rest() -> None:
+    for name in AFTERWARDS:
+        import_module(f"jobdeck.tui.{name}")
+
+
+def _keep_objects(_answer: object) -> None:
+    """Freezes the objects that exist now, because they stay.
+
+    They are then not scanned in each collection, so that later objects (a form has ten thousand) are freed quickly.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 def _page(name: str) -> type[ListPage[Any]]:

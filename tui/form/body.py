@@ -21,7 +21,8 @@ from jobdeck.tui.form.form import TYPE
 from jobdeck.tui.form.lookup import Lookup, Offer, among
 from jobdeck.tui.form.widgets import PickField, Segments
 from jobdeck.tui.form.wording import RECURRING
-from jobdeck.tui.widgets.fields import Editor, OneLine
+from jobdeck.tui.widgets.editor import Editor
+from jobdeck.tui.widgets.fields import OneLine
 from jobdeck.tui.widgets.ink import Line, PlainLine
 
 if TYPE_CHECKING:

@@ -28,12 +28,6 @@ from jobdeck.tui.actions import (
 )
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
-from jobdeck.tui.screens.dialogs.choosing import NEW, Palette
-from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, job_question, skipped
-from jobdeck.tui.screens.dialogs.dialog import answer_with, send_with
-from jobdeck.tui.screens.dialogs.help import Help
-from jobdeck.tui.screens.dialogs.processing import Condition, condition_of, switch
-from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker
 from jobdeck.tui.terminal.output import copy, is_copied
 from jobdeck.tui.widgets import key_line
 
@@ -43,6 +37,8 @@ if TYPE_CHECKING:
     from jobdeck.core.model import Job
     from jobdeck.tui.backend.protocol import Verb
     from jobdeck.tui.deck import Deck
+    from jobdeck.tui.screens.dialogs.confirm import Confirm, Question
+    from jobdeck.tui.screens.dialogs.processing import Condition
     from jobdeck.tui.widgets.ink import Line
 
 
@@ -67,6 +63,17 @@ class Acting(Screen[None]):
     def deck(self) -> Deck:
         return deck_of(self)
 
+    def redraw(self) -> None:
+        """Draws the data already read; only what differs is repainted."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        """Redraws what counts seconds."""
+        raise NotImplementedError
+
+    def fetch(self) -> None:
+        """Reads what the poller does not read."""
+
     @property
     def is_there(self) -> bool:
         """Whether the screen is mounted and was not left; answers may come before and after."""
@@ -78,6 +85,9 @@ class Acting(Screen[None]):
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         """The function of each action, by the action's id. Called once for a screen, at the first key press."""
+        from jobdeck.tui.screens.dialogs.help import Help  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.questions import ask_to_run_worker  # noqa: PLC0415 -- not needed for the first paint
+
         return {
             "job.retry": lambda: self.ask("run-again" if runs_again(self.situation()) else "retry"),
             "job.cancel": lambda: self.ask("cancel"),
@@ -146,6 +156,7 @@ class Acting(Screen[None]):
             return
 
         def allowed() -> None:
+            from jobdeck.tui.screens.dialogs.dialog import send_with  # noqa: PLC0415 -- not needed for the first paint
             from jobdeck.tui.screens.dialogs.payloads import PayloadEditor  # noqa: PLC0415 -- not needed for the first paint
 
             if deck.shows(here):
@@ -161,6 +172,8 @@ class Acting(Screen[None]):
 
     def open_palette(self) -> None:
         """Opens the palette and runs the chosen action."""
+        from jobdeck.tui.screens.dialogs.choosing import NEW, Palette  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.dialog import answer_with  # noqa: PLC0415 -- not needed for the first paint
 
         def chosen(action_id: str) -> None:
             if action_id.startswith(NEW):
@@ -189,6 +202,8 @@ class Acting(Screen[None]):
 
     def ask(self, verb: Verb) -> None:
         """Asks before an action on the current targets; the answer applies to exactly these jobs."""
+        from jobdeck.tui.screens.dialogs.confirm import job_question, skipped  # noqa: PLC0415 -- not needed for the first paint
+
         chosen = self.targets()
         jobs = tuple(applicable(BY_ID["job.retry" if verb == "run-again" else f"job.{verb}"], chosen))
         left_out = skipped([job for job in chosen if job not in jobs], retried=verb == "retry")
@@ -202,6 +217,8 @@ class Acting(Screen[None]):
 
     def ask_about(self, verb: Verb, jobs: Sequence[Job], question: Question, then: Callable[[], object]) -> Confirm:
         """Asks, and freezes the jobs meanwhile where the equivalent command cannot name them all."""
+        from jobdeck.tui.screens.dialogs.confirm import ask  # noqa: PLC0415 -- not needed for the first paint
+
         dialog = ask(self, question, then)
         if question.freezes:
             self.deck.operations.bulk.freeze(jobs, lambda chosen: dialog.name_twin(chosen, verb))
@@ -212,10 +229,14 @@ class Acting(Screen[None]):
 
     def switch_processing(self) -> None:
         """Asks what to pause, or what to resume."""
+        from jobdeck.tui.screens.dialogs.processing import switch  # noqa: PLC0415 -- not needed for the first paint
+
         switch(self, self.deck, self.type_here, first=self.OF_TYPES, condition=self.condition_here())
 
     def condition_here(self) -> Condition | None:
         """What the filter says of the jobs, which `P` proposes to hold; None without a payload key."""
+        from jobdeck.tui.screens.dialogs.processing import condition_of  # noqa: PLC0415 -- not needed for the first paint
+
         return condition_of(self.deck.poller.request.filter, self.subject())
 
     def copy_ids(self) -> None:

@@ -10,7 +10,6 @@ from jobdeck.core.errors import JobdeckError
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.follower import Follower
-from jobdeck.tui.text import job_detail, playbook
 from jobdeck.tui.text.first.frames import lower, upper
 from jobdeck.tui.widgets.ink import PlainLine
 from jobdeck.tui.widgets.pane import Sheet
@@ -109,6 +108,8 @@ class Beside(Vertical):
             self._title([], [])
             self.query_one(Sheet).show(())
             return
+        from jobdeck.tui.text import job_detail, playbook  # noqa: PLC0415 -- not needed for the first paint
+
         runs = self._detail.runs if self._detail is not None else ()
         page = job_detail.Page(
             job, self._detail, now, width=self.query_one(Sheet).size.width, key=self.deck.key,

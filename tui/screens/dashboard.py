@@ -14,8 +14,6 @@ from jobdeck.tui.actions import ACTIONS, ON_MANY
 from jobdeck.tui.backend.poller import LinkState
 from jobdeck.tui.format import one_line, plural, seconds, short_id
 from jobdeck.tui.screens.beside import Beside
-from jobdeck.tui.screens.dialogs.confirm import Confirm, choice_question
-from jobdeck.tui.screens.dialogs.questions import ask_to_clean_up, ask_to_purge, ask_to_toggle_worker
 from jobdeck.tui.screens.listing import NOTICED_FOR, Listing
 from jobdeck.tui.screens.orders import by_need, is_usual, order, ordered
 from jobdeck.tui.screens.top import Top
@@ -105,13 +103,15 @@ class Dashboard(Listing):
         return Shape(self.size.width, self.size.height, pane=self.query_one(Beside).wanted)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
+        from jobdeck.tui.screens.dialogs import questions  # noqa: PLC0415 -- not needed for the first paint
+
         table = self.table
         return super().handlers() | {
             "job.detail": self._open_here,
             "mark.undo": self.unmark_or_undo,
-            "worker.embedded": lambda: ask_to_toggle_worker(self, self.deck),
-            "stuck.cleanup": lambda: ask_to_clean_up(self, self.deck),
-            "queue.purge": lambda: ask_to_purge(self, self.deck),
+            "worker.embedded": lambda: questions.ask_to_toggle_worker(self, self.deck),
+            "stuck.cleanup": lambda: questions.ask_to_clean_up(self, self.deck),
+            "queue.purge": lambda: questions.ask_to_purge(self, self.deck),
             "job.edit": self._edit,
             "mark": table.toggle_mark,
             "mark.range": table.toggle_range,
@@ -312,6 +312,7 @@ class Dashboard(Listing):
         if choice is None or verb == "run-again":
             super().ask(verb)
             return
+        from jobdeck.tui.screens.dialogs.confirm import Confirm, choice_question  # noqa: PLC0415 -- not needed for the first paint
 
         def answered(yes: bool | None) -> None:
             if yes and driver.choice is choice:

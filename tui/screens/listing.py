@@ -17,9 +17,6 @@ from jobdeck.tui.backend.protocol import LONGEST_PAGE, PAGE
 from jobdeck.tui.commands import save_filter_twin
 from jobdeck.tui.format import one_line, plural
 from jobdeck.tui.screens.acting import Acting
-from jobdeck.tui.screens.dialogs.confirm import ask
-from jobdeck.tui.screens.dialogs.dialog import answer_with
-from jobdeck.tui.screens.dialogs.questions import undo_question
 from jobdeck.tui.screens.orders import SORT_WORDS, by_need, is_usual
 from jobdeck.tui.screens.trail import Place, Trail, reopen, set_aside
 from jobdeck.tui.widgets import status_bar
@@ -187,6 +184,7 @@ class Listing(Acting):
 
     def on_filter_bar_saving(self, event: FilterBar.Saving) -> None:
         """Asks for the name of the filter, which stays in the line."""
+        from jobdeck.tui.screens.dialogs.dialog import answer_with  # noqa: PLC0415 -- not needed for the first paint
         from jobdeck.tui.screens.dialogs.saved import NameFilter  # noqa: PLC0415 -- not needed for the first paint
 
         def saved(name: str) -> None:
@@ -210,6 +208,7 @@ class Listing(Acting):
         return status.value if status else "all"
 
     def _choose_columns(self) -> None:
+        from jobdeck.tui.screens.dialogs.dialog import answer_with  # noqa: PLC0415 -- not needed for the first paint
         from jobdeck.tui.screens.dialogs.saved import ChooseColumns  # noqa: PLC0415 -- not needed for the first paint
 
         tab = self._tab_name
@@ -361,6 +360,9 @@ class Listing(Acting):
 
     def _ask_to_undo(self) -> None:
         """Asks before the newest deletion is undone; the answer applies to exactly this one."""
+        from jobdeck.tui.screens.dialogs.confirm import ask  # noqa: PLC0415 -- not needed for the first paint
+        from jobdeck.tui.screens.dialogs.questions import undo_question  # noqa: PLC0415 -- not needed for the first paint
+
         deletion = self.deck.operations.undoable()
         if deletion is not None:
             question = undo_question(deletion)

@@ -1,17 +1,15 @@
-"""Input fields: one line, several lines of JSON; and the line with the command equivalent of a dialog."""
+"""An input field of one line, and the line with the command equivalent of a dialog."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from textual.content import Content
-from textual.widgets import Input, Static, TextArea
+from textual.widgets import Input, Static
 
 from jobdeck.tui.format import fit, wrapped
 
 if TYPE_CHECKING:
-    from textual._types import WatchCallbackType
-    from textual.dom import DOMNode
     from textual.events import Paste
 
 
@@ -51,15 +49,3 @@ class Twin(Static):
 
     def on_resize(self) -> None:
         self.show(self._command)
-
-
-class Editor(TextArea):
-    """A JSON editor that the app does not keep alive after its dialog is closed."""
-
-    def watch(self, obj: DOMNode, attribute_name: str, callback: WatchCallbackType, init: bool = True) -> None:
-        """Watches nothing of the app, which would keep every editor that was ever opened: a megabyte of lines each.
-
-        Textual watches the theme, which cannot change while a dialog is open.
-        """
-        if obj is not self.app:
-            super().watch(obj, attribute_name, callback, init)

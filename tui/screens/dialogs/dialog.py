@@ -16,7 +16,8 @@ from jobdeck.core.errors import UsageError
 from jobdeck.tui.deck import deck_of
 from jobdeck.tui.dialog_keys import BY_ID, bindings
 from jobdeck.tui.format import one_line
-from jobdeck.tui.widgets.fields import Editor, OneLine, Twin
+from jobdeck.tui.widgets.editor import Editor
+from jobdeck.tui.widgets.fields import OneLine, Twin
 from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
