@@ -164,6 +164,13 @@ class Hosting(InkedApp, Ending):
         """The dashboard's own colour variables, for themes without them."""
         return themes.FALLBACKS
 
+    def refresh_css(self, animate: bool = True) -> None:
+        """Before the first screen it only sets the colours: rules are read when they are first used, so once."""
+        if self.screen_stack:
+            super().refresh_css(animate)
+        else:
+            self.stylesheet.set_variables(self.get_css_variables())
+
     def begin(self, read: Callable[[], object]) -> None:
         """Uses the configured keys, reads after the first, empty screen is painted, and handles signals."""
         self.set_keymap({action_id: ",".join(keys) for action_id, keys in self.options.keymap.items()})
