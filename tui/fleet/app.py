@@ -11,7 +11,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from textual.containers import Container
-from textual.screen import Screen
 
 from jobdeck.core.fleet import ANSWER_SECONDS, Trouble, rank, word
 from jobdeck.tui.actions import BY_ID, Situation, bindings, unavailable
@@ -21,7 +20,7 @@ from jobdeck.tui.screens.dialogs.help import Help
 from jobdeck.tui.terminal.hosting import Hosting
 from jobdeck.tui.text import fleet as text
 from jobdeck.tui.widgets import key_line, status_bar
-from jobdeck.tui.widgets.ink import Line, width_of
+from jobdeck.tui.widgets.ink import Line, PaintedOnce, width_of
 from jobdeck.tui.widgets.pane import MOVES, Pane
 
 if TYPE_CHECKING:
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
 
     from textual.app import ComposeResult
     from textual.events import Resize
+    from textual.screen import Screen
 
     from jobdeck.core.fleet import Member, Reading
     from jobdeck.core.read.pages.overview import DatabaseFigures
@@ -146,7 +146,7 @@ class Watch:
         self._host.redraw()
 
 
-class FleetScreen(Screen[None]):
+class FleetScreen(PaintedOnce[None]):
     """A line for each database, and the details of the one under the cursor. It changes no database."""
 
     BINDINGS: ClassVar[list[Any]] = [*bindings("fleet")]

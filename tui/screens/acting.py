@@ -8,7 +8,6 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, ClassVar
 
 from textual.binding import BindingsMap
-from textual.screen import Screen
 
 from jobdeck.core.redact import scrub
 from jobdeck.tui.actions import (
@@ -30,6 +29,7 @@ from jobdeck.tui.deck import deck_of
 from jobdeck.tui.format import job_json, plural
 from jobdeck.tui.terminal.output import copy, is_copied
 from jobdeck.tui.widgets import key_line
+from jobdeck.tui.widgets.ink import PaintedOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from jobdeck.tui.widgets.ink import Line
 
 
-class Acting(Screen[None]):
+class Acting(PaintedOnce[None]):
     """A screen whose keys come from the table of actions. Subclasses add to `handlers`."""
 
     SCOPE: ClassVar[Scope] = "list"

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from textual.app import ComposeResult
-    from textual.events import Resize
 
     from jobdeck.core.model import Job
     from jobdeck.tui.actions import Scope, Situation
@@ -52,7 +51,12 @@ class Dashboard(Listing):
 
     SCOPE: ClassVar[Scope] = "list"
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._beside = Beside()
+
     def compose(self) -> ComposeResult:
+        self._divide()
         with Horizontal(id="top"):
             yield Line(id="header")
             yield Line(id="clock")  # on its own, because Textual paints a line from its first cell on
@@ -63,7 +67,7 @@ class Dashboard(Listing):
         yield Line(id="banner")
         with Horizontal(id="middle"):
             yield JobTable(id="jobs")
-            yield Beside()
+            yield self._beside
         yield Line(id="peek")
         yield Line(id="keys")
         yield Static(id="small")
@@ -100,7 +104,7 @@ class Dashboard(Listing):
     @property
     def shape(self) -> Shape:
         """How the parts of the screen divide the terminal."""
-        return Shape(self.size.width, self.size.height, pane=self.query_one(Beside).wanted)
+        return Shape(self.size.width, self.size.height, pane=self._beside.wanted)
 
     def handlers(self) -> dict[str, Callable[[], object]]:
         from jobdeck.tui.screens.dialogs import questions  # noqa: PLC0415 -- not needed for the first paint
@@ -217,11 +221,10 @@ class Dashboard(Listing):
 
     def _follow(self) -> None:
         """Shows the job under the cursor beside the list, where there is room and nothing covers it."""
-        beside = self.query_one(Beside)
         if self.has_class("-beside") and not self._covered:
-            beside.follow(self.table.current)
+            self._beside.follow(self.table.current)
         else:
-            beside.leave()
+            self._beside.leave()
 
     def _open_here(self) -> None:
         """Opens the job under the cursor; jobs that read alike get a row each."""
@@ -231,16 +234,17 @@ class Dashboard(Listing):
             self.deck.open_job(self.table.current)
 
     def _toggle_beside(self) -> None:
-        self.query_one(Beside).toggle()
-        self._make_room()
+        self._beside.toggle()
+        self._divide()
+        self.call_after_refresh(self._follow)
 
-    def _make_room(self) -> None:
+    def _divide(self) -> None:
         """Shows the details right of the list or below it, if they are wanted and there is room."""
         shape = self.shape
+        self.set_class(shape.too_small, "-small")
         self.set_class(shape.pane_right or shape.pane_below, "-beside")
         self.set_class(shape.pane_below, "-below")
-        self.query_one(Beside).place(shape)
-        self.call_after_refresh(self._follow)
+        self._beside.place(shape)
 
     def action_do(self, action_id: str) -> None:
         """Runs an action, unless the terminal is too small to show its job."""
@@ -250,20 +254,16 @@ class Dashboard(Listing):
     def acted(self) -> None:
         self.table.unmark()
 
-    def on_resize(self, event: Resize) -> None:
+    def on_resize(self) -> None:
         """Replaces the list by a sentence in a terminal that is too small for it."""
-        small = Shape(*event.size).too_small
-        self.set_class(small, "-small")
-        self._make_room()
-        if not small and not self.bar.editing:
+        self._divide()
+        shape = self.shape
+        if not (shape.too_small or self.bar.editing or self.table.has_focus):
             self.call_after_refresh(self.table.focus)  # a hidden widget loses the focus
-        if small:
-            self.query_one("#small", Static).update(
-                Content(
-                    f"Jobdeck needs {LEAST[0]} columns and {LEAST[1]} lines; this terminal has {event.size.width} "
-                    f"and {event.size.height}. Enlarge it, or press {self.deck.key('quit')} to quit."
-                )
-            )
+        if shape.too_small:
+            sizes = f"Jobdeck needs {LEAST[0]} columns and {LEAST[1]} lines; this terminal has {shape.width} and"
+            leave = f"{shape.height}. Enlarge it, or press {self.deck.key('quit')} to quit."
+            self.query_one("#small", Static).update(Content(f"{sizes} {leave}"))
         self.call_after_refresh(self.redraw)
 
     def on_top_led(self, event: Top.Led) -> None:

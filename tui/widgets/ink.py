@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar, TypeVar, cast
 
 from rich.cells import cell_len
 from rich.segment import Segment
@@ -11,6 +11,7 @@ from textual.app import App
 from textual.content import Content
 from textual.geometry import Region
 from textual.message import Message
+from textual.screen import Screen
 from textual.strip import Strip
 from textual.widget import Widget
 from textual.widgets import Static
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from rich.style import Style
     from textual.events import Click, Resize
 
+T = TypeVar("T")
 Span = tuple[str, str]
 INKS = (
     "text", "muted", "strong", "accent", "good", "warn", "bad", "run", "key", "head", "tab", "alert", "danger",
@@ -61,6 +63,21 @@ class InkedApp(App[int]):
     def notify_style_update(self) -> None:
         self._styles_of_inks: dict[str, Style] = {}
         super().notify_style_update()
+
+
+class PaintedOnce(Screen[T]):
+    """A screen that is painted once when it opens.
+
+    Textual would paint it up to four times: after each of its layouts, and as a whole. Another kind of screen is the
+    first base of a subclass, because Textual takes the styles of the first base alone.
+    """
+
+    def _compositor_refresh(self) -> None:
+        """Paints no parts while the whole screen is about to be painted."""
+        if self._repaint_required:
+            self.check_idle()
+        else:
+            super()._compositor_refresh()
 
 
 class Inked(Widget):

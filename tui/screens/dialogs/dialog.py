@@ -18,6 +18,7 @@ from jobdeck.tui.dialog_keys import BY_ID, bindings
 from jobdeck.tui.format import one_line
 from jobdeck.tui.widgets.editor import Editor
 from jobdeck.tui.widgets.fields import OneLine, Twin
+from jobdeck.tui.widgets.ink import PaintedOnce
 from jobdeck.tui.widgets.pane import Pane
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _joined(phrases: Sequence[tuple[str, str]]) -> str:
     return APART.join(words for words, _ in phrases)
 
 
-class Dialog(ModalScreen[T]):
+class Dialog(ModalScreen[T], PaintedOnce[T]):
     """A box over another screen. `DIALOG` is its name in the table of dialog keys."""
 
     DIALOG: ClassVar[str]
