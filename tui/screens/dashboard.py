@@ -141,7 +141,6 @@ class Dashboard(Listing):
             self.table.move_to(self.table.total - 1)
         self._report_gone(gone)
         self._find_sought()
-        self._follow()
 
     def _report_gone(self, gone: Gone) -> None:
         """Shows a notice about jobs that left the list; not after a change of order, which may only have moved them."""

@@ -140,6 +140,8 @@ class PlainLine(Inked, can_focus=False):
 
     def _repaint(self) -> None:
         before, self._painted = self._painted, self.spans
+        if before == self._painted:
+            return
         start, end = changed_cells(before, self._painted, self.size.width)
         if end > start:
             self.refresh(Region(start, 0, end - start, 1))

@@ -14,6 +14,7 @@ from jobdeck.core.read.operators.preferences import Preferences
 from jobdeck.core.read.report_types import JobDetail
 from jobdeck.tui.format import short_id
 from jobdeck.tui.screens import beside, follower
+from jobdeck.tui.screens.beside import Beside
 from jobdeck.tui.shape import Shape
 from tests.tui.fake import FakeBackend, job_id, lost, make_job
 from tests.tui.sample import sample
@@ -53,6 +54,20 @@ async def test_the_details_follow_the_cursor(size: tuple[int, int]) -> None:
         await deck.press("j", "j")
         assert str(job_id(3)) in beside_text(deck)
         assert str(job_id(1)) not in beside_text(deck)
+
+
+async def test_a_refresh_draws_the_details_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with dashboard(Counting(), size=WIDE) as deck:
+        drawn: list[Beside] = []
+        draw = Beside.draw
+
+        def noted(pane: Beside) -> None:
+            drawn.append(pane)
+            draw(pane)
+
+        monkeypatch.setattr(Beside, "draw", noted)
+        await deck.refresh()
+        assert len(drawn) == 1
 
 
 @pytest.mark.slow

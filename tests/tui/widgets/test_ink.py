@@ -6,6 +6,7 @@ import pytest
 from rich.segment import Segment
 from textual.color import Color
 
+from jobdeck.tui.widgets import ink
 from jobdeck.tui.widgets.ink import Inked, cut
 from jobdeck.tui.widgets.pane import Pane, entry
 from tests.tui.sample import sample
@@ -26,6 +27,19 @@ async def test_a_change_of_the_theme_repaints_every_line_in_its_colours(before: 
         deck.app.theme = after
         await deck.pilot.pause()
         assert painted(deck) == wanted
+
+
+async def test_the_cells_of_a_line_that_stays_are_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with dashboard(sample()) as deck:
+        compared: list[object] = []
+
+        def noted(*lines: object) -> tuple[int, int]:
+            compared.append(lines)
+            return 0, 0
+
+        monkeypatch.setattr(ink, "changed_cells", noted)
+        await deck.refresh()
+        assert not compared
 
 
 async def test_no_line_has_component_classes_that_each_opening_of_a_screen_would_have_to_match() -> None:

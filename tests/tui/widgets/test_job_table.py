@@ -13,7 +13,8 @@ from textual.app import ComposeResult
 
 from jobdeck.core.model import Job, Status
 from jobdeck.tui.widgets.ink import InkedApp
-from jobdeck.tui.widgets.jobs.cells import Moment
+from jobdeck.tui.widgets.jobs import job_table
+from jobdeck.tui.widgets.jobs.cells import Cell, Moment, cell
 from jobdeck.tui.widgets.jobs.job_table import JobTable
 from tests.support.examples import examples
 from tests.tui.fake import NOW, FakeBackend, make_job
@@ -202,6 +203,19 @@ async def test_a_refresh_that_brings_nothing_new_repaints_nothing(monkeypatch: p
         await pilot.pause()
         later = Moment(NOW + timedelta(seconds=2))
         assert repaints(app.table, jobs(*range(40)), later, monkeypatch) == []
+
+
+async def test_a_refresh_makes_each_cell_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with dashboard(FakeBackend(jobs(1, 2, 3))) as deck:
+        made: list[Job] = []
+
+        def noted(column: str, job: Job, width: int, moment: Moment) -> Cell:
+            made.append(job)
+            return cell(column, job, width, moment)
+
+        monkeypatch.setattr(job_table, "cell", noted)
+        await deck.refresh()
+        assert len(made) == 3 * len(deck.table._columns)
 
 
 async def test_one_changed_job_repaints_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

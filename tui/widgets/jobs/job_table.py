@@ -85,8 +85,9 @@ class JobTable(Lines[Row], can_focus=True):
 
     def say_empty(self, text: str) -> None:
         """Sets the text that an empty table shows."""
-        self._empty = text
-        self._repaint()
+        if text != self._empty:
+            self._empty = text
+            self._repaint()
 
     @property
     def jobs(self) -> tuple[Job, ...]:
@@ -202,8 +203,9 @@ class JobTable(Lines[Row], can_focus=True):
 
     def set_stale(self, stale: bool) -> None:
         """Dims the rows while they may be out of date."""
-        self._stale = stale
-        self._repaint()
+        if stale != self._stale:
+            self._stale = stale
+            self._repaint()
 
     def home(self) -> None:
         """Clears the list: jobs, cursor, marks and range."""
