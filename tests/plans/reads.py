@@ -151,6 +151,7 @@ READS: Final = {
     "runs of a worker that none has": Operation(
         jobs_and_runs.of_worker("none").run, entries=15_000, blocks=30_000, reads=True, growth=9, sorts=True
     ),
+    "runs of a series": Operation(jobs_and_runs.of_series(REMOVED).run, entries=60, blocks=80, reads=True),
     "one run": Operation(history.run(1001).run, entries=10, blocks=20, reads=True),
     "tokens of the newest runs": Operation(history.newest_tokens(100).run, entries=2000, blocks=2500, reads=True),
     "jobs that left the queue, by id": Operation(job_lists.removed([REMOVED, CROWD]).run, 200, 200, reads=True),

@@ -73,6 +73,7 @@ from jobdeck.core.worker.oneshot import CycleResult
 from jobdeck.tui.actions import BY_ID, applicable
 from jobdeck.tui.backend.live import LiveBackend
 from jobdeck.tui.backend.protocol import Due, EmbeddedWorker, Request, Session, Verb, View, due_among
+from jobdeck.tui.format import short_id
 from tests.tui.fake_bulk import FakeBulk
 from tests.tui.fake_creating import FakeCreating
 from tests.tui.fake_figures import FakeFigures
@@ -198,6 +199,9 @@ class Evidence:
 
     def of_worker(self, worker_id: str) -> JobsAndRuns:
         return self._jobs_and_runs(worker_id, [], lambda run: run.worker_id == worker_id)
+
+    def of_series(self, job_id: UUID) -> JobsAndRuns:
+        return self._jobs_and_runs(short_id(job_id), [], lambda run: run.job_id == job_id)
 
     def _jobs_and_runs(self, subject: str, jobs: Sequence[Job], wanted: Callable[[Run], bool]) -> JobsAndRuns:
         self._read(f"jobs and runs of {subject}")
@@ -343,6 +347,7 @@ class FakeBackend(LiveBackend):
             jobs_and_runs.of_type: self.evidence.of_type,
             jobs_and_runs.of_group: self.evidence.of_group,
             jobs_and_runs.of_worker: self.evidence.of_worker,
+            jobs_and_runs.of_series: self.evidence.of_series,
             outlook: lambda *_, **__: self.ahead,
             queue_names: lambda: self.queues,
         }

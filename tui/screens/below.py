@@ -11,6 +11,7 @@ from jobdeck.tui.widgets.jobs.cells import Moment, moment_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from textual.screen import Screen
 
@@ -27,7 +28,7 @@ class Subject:
     """
 
     query: Callable[..., Any]
-    given: tuple[str, ...]
+    given: tuple[str | UUID, ...]
     order: str = ""
     without: tuple[str, ...] = ()
     alike: bool = False

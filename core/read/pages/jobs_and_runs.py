@@ -14,6 +14,7 @@ from jobdeck.core.read.runs.ran_twice import runs_of_group
 
 if TYPE_CHECKING:
     from datetime import datetime
+    from uuid import UUID
 
     from jobdeck.core.model import Run
 
@@ -35,7 +36,7 @@ WHERE n.worker_id = %(worker_id)s ORDER BY n.run_token DESC, n.late DESC LIMIT %
 
 @dataclass(frozen=True, slots=True)
 class JobsAndRuns:
-    """The first jobs of a type, a group of errors or a worker, and its newest runs. `at` is the time of the read."""
+    """The first jobs and the newest runs of a type, an error group, a worker or a series, read at the time `at`."""
 
     at: datetime
     jobs: Page
@@ -63,3 +64,9 @@ def of_worker(worker_id: str) -> Query[JobsAndRuns]:
     given = {"worker_id": worker_id, "most": SOUGHT, "limit": LISTED}
     newest = select(_OF_WORKER, given, read=lambda rows: tuple(map(run_from, rows)))
     return combine(clock(), newest, read=lambda at, found: JobsAndRuns(at, Page((), None), found))
+
+
+def of_series(job_id: UUID) -> Query[JobsAndRuns]:
+    """Of a series: no jobs, because a series is one job, which its page has."""
+    newest = runs(job_id=job_id, limit=LISTED)
+    return combine(clock(), newest, read=lambda at, found: JobsAndRuns(at, Page((), None), tuple(found[0])))

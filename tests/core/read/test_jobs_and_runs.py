@@ -1,8 +1,8 @@
-"""The jobs and the runs of a type, of a group of errors, and of a worker."""
+"""The jobs and the runs of a type, of a group of errors, of a worker and of a series."""
 
 from __future__ import annotations
 
-from jobdeck.core.read.pages.jobs_and_runs import LISTED, of_group, of_type, of_worker
+from jobdeck.core.read.pages.jobs_and_runs import LISTED, of_group, of_series, of_type, of_worker
 from tests.support.queue import Connection, report
 
 
@@ -50,3 +50,16 @@ def test_of_a_worker_the_runs_are_read_that_it_had_newest_first(conn: Connection
     assert found.runs[0].run_token > found.runs[1].run_token
     assert found.jobs.jobs == ()
     assert of_worker("nobody").run(conn).runs == ()
+
+
+def test_of_a_series_its_own_runs_are_read_newest_first_and_not_those_of_its_type(conn: Connection) -> None:
+    series = conn.add(recurrence_interval_minutes=5)
+    conn.run_once()
+    conn.execute("UPDATE job_queue SET run_at = now()")
+    conn.run_once()
+    conn.add()
+    conn.run_once()
+    found = of_series(series.id).run(conn)
+    assert [run.job_id for run in found.runs] == [series.id, series.id]
+    assert found.runs[0].run_token > found.runs[1].run_token
+    assert found.jobs.jobs == ()

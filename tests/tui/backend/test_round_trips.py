@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from datetime import timedelta
+from uuid import UUID
 
 import pytest
 
@@ -33,6 +34,7 @@ PAGES: dict[str, Callable[[LiveBackend], object]] = {
     "the jobs of a type": lambda backend: backend.read(jobs_and_runs.of_type, "alpha"),
     "the jobs of a group of errors": lambda backend: backend.read(jobs_and_runs.of_group, "alpha", "f"),
     "the runs of a worker": lambda backend: backend.read(jobs_and_runs.of_worker, "w:1"),
+    "the runs of a series": lambda backend: backend.read(jobs_and_runs.of_series, UUID(int=1)),
     "Bulk": lambda backend: backend.bulk.newest(),
 }
 

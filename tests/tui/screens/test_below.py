@@ -262,3 +262,29 @@ async def test_a_worker_is_followed_by_its_runs_and_its_jobs_are_said_once() -> 
         await deck.press("G")
         assert "no credit" in below(deck)
         assert of_jobs_and_runs(backend)[-1] == other.id
+
+
+async def test_a_series_is_followed_by_its_runs_without_its_name_and_its_id() -> None:
+    backend = FakeBackend(
+        [make_job(at, task_type=CALM, is_recurring=True, recurrence_interval_minutes=5) for at in (1, 2)]
+    )
+    one, other = sorted(job.id for job in backend.jobs)
+    mine, others = run(1, output={"teams": 7}), run(2, error="no credit")
+    backend.evidence.newest = (replace(mine, job_id=one), replace(others, job_id=other))
+    async with dashboard(backend, "c", size=LARGE) as deck:
+        said = below(deck)
+        assert said.startswith(f" {RUNS}  newest first")
+        assert '{"teams": 7}' in said
+        assert "no credit" not in said
+        assert CALM not in said
+        assert short_id(one) not in said
+        await deck.press("j")
+        assert "no credit" in below(deck)
+        assert of_jobs_and_runs(backend)[-1] == short_id(other)
+
+
+async def test_without_a_series_nothing_follows_and_nothing_is_read() -> None:
+    backend = FakeBackend([])
+    async with dashboard(backend, "c", size=LARGE) as deck:
+        assert below(deck) == ""
+        assert of_jobs_and_runs(backend) == []

@@ -185,6 +185,12 @@ class Series(SplitPage[SeriesReport]):
         """The job of the series under the cursor."""
         return (self.current.job,) if self.current is not None else ()
 
+    @property
+    def subject_below(self) -> Subject | None:
+        """The series under the cursor."""
+        known = tuple(job.id for job in self.targets())
+        return Subject(jobs_and_runs.of_series, known, without=("task", "job")) if known else None
+
     def handlers(self) -> dict[str, Callable[[], object]]:
         return super().handlers() | {
             "open": self.open_chosen,
