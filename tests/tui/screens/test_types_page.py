@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import datetime
 
 import pytest
 
 from jobdeck.core.model import Filter
+from jobdeck.core.read.pages.overview import TypeFigures
+from jobdeck.core.schedules import NO_SLOT
+from jobdeck.tui.text.figures import types
 from tests.support.waiting import becomes
 from tests.tui.fake import NOW, FakeBackend, lost, minutes
 from tests.tui.figures_sample import BROKEN, CALM, incident, share, type_line
@@ -215,6 +219,23 @@ async def test_the_details_say_whose_each_limit_is_and_enter_on_the_code_opens_i
         said = " ".join(deck.screen_text().split())
         assert "limits none: as many run at once as the workers have slots" in said
         assert "code as declared by shop@2.0" in said
+
+
+@pytest.mark.parametrize(
+    ("pending", "due_since", "words"),
+    [
+        (0, None, "no backlog"),
+        (1, NOW + minutes(4), "no backlog; next in 4m"),
+        (1, NO_SLOT, "no job waits for a worker"),
+        (1, None, "no job waits for a worker"),
+    ],
+)
+def test_without_a_due_job_the_details_say_when_the_next_one_is_due(
+    pending: int, due_since: datetime | None, words: str
+) -> None:
+    one = TypeFigures(replace(type_line("push", pending=pending), due_since=due_since))
+    said = next(line for line in types.about(one, NOW, 100) if line.spans[0][0].strip() == "longest wait")
+    assert said.spans[1][0] == words
 
 
 async def test_a_column_that_is_equal_in_all_rows_gives_its_place_to_one_that_is_not() -> None:

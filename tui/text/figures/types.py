@@ -6,9 +6,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from jobdeck.core.schedules import NO_SLOT
 from jobdeck.core.words.tables import TYPES, Column, Share, TypeRow, code_words, failing_ink
 from jobdeck.core.words.wording import NO_WAIT, NONE_FOR_WORKER, percent
-from jobdeck.tui.format import age, fit, one_line, plural, stamp
+from jobdeck.tui.format import age, due, fit, one_line, plural, stamp
 from jobdeck.tui.text.lines import cells, facts, heading, named, width_of
 from jobdeck.tui.widgets.pane import Entry, entry
 from jobdeck.tui.widgets.pause_banner import pause_words
@@ -140,6 +141,9 @@ def _pause(found: TypeLine, paused_at: datetime, at: datetime) -> tuple[str, str
 
 def _wait(one: TypeFigures, at: datetime) -> tuple[str, str]:
     if one.oldest_due is None:
+        coming = one.line.due_since
+        if coming is not None and coming < NO_SLOT:
+            return f"{NO_WAIT}; next {due(coming, at)[0]}", "muted"
         return NONE_FOR_WORKER if one.line.pending else NO_WAIT, "muted"
     return f"due {stamp(one.oldest_due, at)}", "bad" if TypeRow(one, at).is_late else "text"
 
