@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from jobdeck.tui.deck import Deck
     from jobdeck.tui.shape import Shape
 
-LONGEST: Final = 30
-"""Cells of a value in `now`."""
+LONGEST: Final = 40
+"""Cells of a value in `now`: a UUID is whole."""
 
 
 class Top(Pane, can_focus=False):
@@ -108,7 +108,8 @@ class Top(Pane, can_focus=False):
         if one.subject in self._values:
             evidence = evidence.replace(*self._values[one.subject], 1)
         if one.subject in self._errors:
-            evidence = with_error(evidence, self._errors[one.subject])
+            width = self._shape.parts()["now"].width if self._shape is not None else 0
+            evidence = with_error(evidence, self._errors[one.subject], width)
         return replace(one, evidence=evidence)
 
     def _read_causes(self, deck: Deck) -> None:

@@ -7,7 +7,7 @@ successes are seen. The edge of a column has the ink, its body the grey of frame
 from __future__ import annotations
 
 from datetime import timedelta
-from itertools import chain
+from itertools import chain, groupby
 from typing import TYPE_CHECKING, Final
 
 from jobdeck.tui.format import SPARKS, middle, one_line
@@ -18,6 +18,7 @@ from jobdeck.tui.widgets.ink import width_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from jobdeck.core.read.stats.backlog import Mark
     from jobdeck.core.read.stats.minutes import LastMinutes
@@ -29,8 +30,10 @@ NOTHING: Final = "·"
 LEAST_TOP: Final = 4
 """The lowest top of a scale: one run is a low mark and not a wall."""
 VERBS: Final = {"pause": "paused", "resume": "resumed", "release": "release"}
-NAMED: Final = 24
-"""The cells of a name on the lower edge."""
+NAMED: Final = (40, 24, 14)
+"""The cells of a name on the lower edge: the first number with which all marks fit, otherwise the last."""
+SEVERAL: Final = "*"
+"""The letter of a minute with several marks."""
 STEPS: Final = (45, 60, 120)
 """The numbers of minutes that a plot may have."""
 
@@ -88,11 +91,10 @@ def axis(found: LastMinutes, minutes: int) -> list[Row]:
                 words[begin : begin + len(label)] = label
     cells: list[Span] = [(cell, "line") for cell in line]
     for mark in found.marks:
-        at = (mark.at - start) // timedelta(minutes=1)
-        if 0 <= at <= minutes:
-            at = min(at, minutes - 1)
+        at = _place(mark, start, minutes)
+        if at >= 0:
             taken = cells[at][1] != "line"
-            cells[at] = ("*" if taken else LETTERS[mark.kind], _mark_ink(mark))
+            cells[at] = (SEVERAL if taken else LETTERS[mark.kind], _mark_ink(mark))
     return [
         merged([(" " * (GUTTER - 1) + "┼", "line"), *cells]),
         merged([(" " * GUTTER + "".join(words), "muted")]),
@@ -100,19 +102,41 @@ def axis(found: LastMinutes, minutes: int) -> list[Row]:
 
 
 def legend(found: LastMinutes | None, minutes: int, room: int) -> list[Span]:
-    """The marks in words, the newest first, as many as fit whole."""
+    """The marks in words, the newest first, as many as fit whole; those of one minute have one letter and one time."""
     if found is None:
         return []
     start = found.present - timedelta(minutes=minutes)
-    said: list[Span] = []
-    for mark in reversed([mark for mark in found.marks if mark.at >= start]):
-        what = f"{VERBS[mark.kind]} {middle(one_line(mark.name), NAMED) if mark.name else 'everything'}"
-        one: list[Span] = [(LETTERS[mark.kind], _mark_ink(mark)), (f" {mark.at:%H:%M} {what}", "muted")]
-        more = [("   ", "muted"), *one] if said else one
-        if width_of(chain(said, more)) > room:
+    marks = reversed([mark for mark in found.marks if mark.at >= start])
+    said = [list(of_minute) for _, of_minute in groupby(marks, lambda mark: _place(mark, start, minutes))]
+    for cells in NAMED:
+        spans = list(
+            chain.from_iterable(_in_words(of_minute, cells, first=not at) for at, of_minute in enumerate(said))
+        )
+        if width_of(spans) <= room:
+            return spans
+    shown: list[Span] = []
+    for of_minute in said:
+        more = _in_words(of_minute, NAMED[-1], first=not shown)
+        if width_of(chain(shown, more)) > room:
             break
-        said += more
-    return said
+        shown += more
+    return shown
+
+
+def _place(mark: Mark, start: datetime, minutes: int) -> int:
+    """The cell of a mark on the axis, below 0 before its start. The last cell also has the minute that is not over."""
+    return min((mark.at - start) // timedelta(minutes=1), minutes - 1)
+
+
+def _in_words(of_minute: Sequence[Mark], cells: int, *, first: bool) -> list[Span]:
+    """The marks of one minute as the axis shows them, their names in so many cells."""
+    mark = of_minute[0]
+    letter = LETTERS[mark.kind] if len(of_minute) == 1 else SEVERAL
+    what = ", ".join(
+        f"{VERBS[one.kind]} {middle(one_line(one.name), cells) if one.name else 'everything'}" for one in of_minute
+    )
+    gap: list[Span] = [] if first else [("   ", "muted")]
+    return [*gap, (letter, _mark_ink(mark)), (f" {mark.at:%H:%M} {what}", "muted")]
 
 
 def heading(minutes: int) -> str:

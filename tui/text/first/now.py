@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 FAILURES: Final = "failures"
 """The signal of the findings of types of which too many runs fail."""
-LONGEST: Final = 60
-"""Cells of an error."""
+LEAST_ERROR: Final = 60
+"""The cells of an error that are said in every box."""
 SIGNS: Final = {Verdict.CRITICAL: ("✗", "bad"), Verdict.WARNING: ("!", "warn")}
 LEADS: Final = {
     FAILURES: "page.errors", "workers": "page.workers", "silent workers": "page.workers", DUE: "tab.pending",
@@ -80,7 +80,9 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     late = snapshot.health.oldest_due
     if late is not None and now - late >= OVERDUE_AFTER and not any(_says_since(one, late) for one in wrong):
         ink = due(late, now, paused=not snapshot.processing.enabled)[1]
-        found.append(Item("!" if ink != "muted" else "‖", ink, f"longest wait {age(now - late)}", "tab.pending"))
+        told = next((one for one in snapshot.health.findings if one.since and _says_since(one, late)), None)
+        words = f"longest wait {age(now - late)}" if told is None else one_line(told.evidence).rstrip(".")
+        found.append(Item("!" if ink != "muted" else "‖", ink, words, "tab.pending"))
     waits = backlog_words(snapshot.health) if late is None else ""
     rates = _rates(view)
     if not wrong and snapshot.processing.enabled:
@@ -101,13 +103,16 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     return found
 
 
-def with_error(evidence: str, error: str) -> str:
-    """What is said of a failing type with its most common error before its end; as it is, if it names an error."""
+def with_error(evidence: str, error: str, width: int = 0) -> str:
+    """What is said of a failing type with its most common error before its end; as it is, if it names an error.
+
+    In a box of `width` cells the error has a line at most.
+    """
     said, _, end = evidence.rpartition("; ")
     if not said or " with a new error: " in said or ": recovering since " in said:
         return evidence
     text = one_line(error)
-    return f"{said}; most common error: {fit(text, min(cell_len(text), LONGEST)).rstrip()}; {end}"
+    return f"{said}; most common error: {fit(text, min(cell_len(text), max(width, LEAST_ERROR))).rstrip()}; {end}"
 
 
 def lines(found: Sequence[Item], width: int, height: int, key: Named) -> tuple[list[Row], list[str]]:

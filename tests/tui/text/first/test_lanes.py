@@ -52,6 +52,31 @@ def test_a_mark_is_a_letter_on_the_axis_and_said_on_the_lower_edge() -> None:
     assert "".join(text for text, _ in lanes.legend(found, 20, 30)) == "P 11:54 paused sms_digest"
 
 
+def test_marks_of_one_minute_have_one_sign_that_the_lower_edge_explains() -> None:
+    at = PRESENT - timedelta(minutes=10)
+    found = last([1] * 20, [0] * 20, Mark(at, "release", "1.3", None), Mark(at, "pause", "sms_digest", "alice"))
+    assert drawn(found, 20)[4] == "           ┼──────┴───*─────┴───"
+    assert "".join(text for text, _ in lanes.legend(found, 20, 60)) == "* 11:54 paused sms_digest, release 1.3"
+
+
+def test_marks_of_the_last_two_minutes_share_the_last_cell_and_its_sign() -> None:
+    ended, running = PRESENT - timedelta(seconds=30), PRESENT + timedelta(seconds=5)
+    found = last([1] * 20, [0] * 20, Mark(ended, "release", "1.3", None), Mark(running, "pause", None, "alice"))
+    assert drawn(found, 20)[4].endswith("*")
+    assert "".join(text for text, _ in lanes.legend(found, 20, 60)) == "* 12:04 paused everything, release 1.3"
+
+
+def test_a_name_on_the_lower_edge_is_whole_where_there_is_room_and_gives_way_before_a_mark_does() -> None:
+    name = "competitor_announcement_dispatch"
+    pause = Mark(PRESENT - timedelta(minutes=10), "pause", name, "alice")
+    release = Mark(PRESENT - timedelta(minutes=17), "release", "1.3", None)
+    found = last([1] * 20, [0] * 20, release, pause)
+    said = {room: "".join(text for text, _ in lanes.legend(found, 20, room)) for room in (80, 64, 54)}
+    assert said[80] == f"P 11:54 paused {name}   N 11:47 release 1.3"
+    assert said[64] == "P 11:54 paused competi…ncement_dispatch   N 11:47 release 1.3"
+    assert said[54] == "P 11:54 paused comp…_dispatch   N 11:47 release 1.3"
+
+
 @pytest.mark.parametrize(("most", "top"), [(0, 4), (1, 4), (5, 5), (13, 20), (40, 50), (51, 100), (16_400, 20_000)])
 def test_the_top_of_a_scale_is_a_round_number_and_never_below_four(most: int, top: int) -> None:
     assert lanes.top_of(most) == top

@@ -8,6 +8,7 @@ from datetime import timedelta
 import pytest
 
 from jobdeck.core.model import Filter, Finding, Health, Processing, TypePause, Verdict
+from jobdeck.core.read.sentences import DUE
 from jobdeck.tui.actions import key_of
 from jobdeck.tui.backend.protocol import Request, View
 from jobdeck.tui.shape import Shape
@@ -97,6 +98,25 @@ def test_what_has_no_room_is_counted() -> None:
 )
 def test_the_most_common_error_is_said_before_the_end_unless_an_error_is_named(evidence: str, told: str | None) -> None:
     assert now.with_error(evidence, "429") == (told or evidence)
+
+
+def test_an_error_is_as_long_as_a_line_of_its_box() -> None:
+    evidence, error = "push: 9 % of runs failed (7 of 75); green", " ".join(["the vendor answered"] * 6)
+    assert f"error: {error}; green" in now.with_error(evidence, error, 139)
+    assert now.with_error(evidence, error, 40) == now.with_error(evidence, error)
+    assert "the vendor answered…; green" in now.with_error(evidence, error)
+
+
+@pytest.mark.parametrize("verdict", [Verdict.OK, Verdict.PAUSED])
+def test_the_longest_wait_names_the_type_and_the_cause_that_health_found(verdict: Verdict) -> None:
+    since = NOW - timedelta(minutes=12)
+    why = Finding(DUE, verdict, "Oldest job waiting 12m: push. All 8 thread slots are busy.", since)
+    found = view(why)
+    health = replace(found.snapshot.health, oldest_due=since)
+    found = replace(found, snapshot=replace(found.snapshot, health=health))
+    assert any(line.startswith("! Oldest job waiting 12m: push. All 8 thread slots are busy  ")
+               for line in text(found, 120, 4))  # fmt: skip
+    assert not any("longest wait" in line for line in text(found, 120, 4))
 
 
 def test_a_paused_type_is_named_with_who_why_and_until_when() -> None:
