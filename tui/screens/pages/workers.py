@@ -90,7 +90,6 @@ class CronHealth(ListPage[CronReport], ModalScreen[None]):
             yield from super().compose()
 
     def on_mount(self) -> None:
-        super().on_mount()
         if self.deck.options.mouse:
             add_cross(self, self.deck.key("back"))
 
@@ -131,10 +130,6 @@ class Log(ListPage[int]):
 
     def make_pane(self) -> Pane:
         return Pane(id="pane", cursor=False, follow=True)
-
-    def on_mount(self) -> None:
-        super().on_mount()
-        self.pane.move_to(len(self.pane.entries))
 
     def fetch(self) -> None:
         """Redraws if there are new lines. They are in this process, so nothing is read in the background."""
