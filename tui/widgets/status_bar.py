@@ -138,14 +138,14 @@ def _switch(processing: Processing, step: int) -> list[Span]:
 def _workers(view: View, step: int) -> list[Span]:
     alive = sum(worker.alive for worker in view.snapshot.workers)
     here = view.worker.state != "off"
-    if not alive and not here:
-        return [("  ", "text"), ("no worker", "warn")]
+    if not alive:
+        return [("  ", "text"), ("worker connecting", "muted") if here and step < 4 else ("no worker", "warn")]
     if step >= 4:
-        return [(f"  {plural(max(alive, 1), 'worker')}", "text")]
+        return [(f"  {plural(alive, 'worker')}", "text")]
     draining = ", draining" if view.worker.state == "draining" else ""
     return [
         ("   workers ", "muted"),
-        (f"{max(alive, 1)}{f' (1 here{draining})' if here else ''}", "text"),
+        (f"{alive}{f' (1 here{draining})' if here else ''}", "text"),
         *_slots(view),
     ]
 

@@ -74,6 +74,17 @@ async def test_at_80_columns_the_switch_keeps_its_name_whatever_else_there_is_to
         assert len(header) <= 80
 
 
+async def test_a_worker_in_the_dashboard_is_counted_once_the_database_knows_it() -> None:
+    backend = sample()
+    known, backend.workers = backend.workers, ()
+    async with dashboard(backend, size=LARGE) as deck:
+        assert "worker connecting" in deck.line("header")
+        assert "workers" not in deck.line("header")
+        backend.workers = known[:1]
+        await deck.refresh()
+        assert "workers 1 (1 here)" in deck.line("header")
+
+
 @pytest.mark.slow
 async def test_a_production_database_is_labelled_as_such() -> None:
     async with dashboard(sample(), environment="production", production=True, size=LARGE) as deck:

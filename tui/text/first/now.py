@@ -61,6 +61,9 @@ class Item:
     """Says it in fewer cells, if one line is all there is."""
 
 
+CONNECTING: Final = Item("○", "muted", "The worker in this dashboard is connecting", "page.workers")
+
+
 def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list[Item]:
     """What is wrong, worst first; then what is special though fine; then the figures, if nothing else shows them.
 
@@ -71,7 +74,7 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     snapshot = view.snapshot
     now = snapshot.at
     wrong = [finding for finding in snapshot.health.findings if finding.verdict in SIGNS]
-    found = [_finding(finding, now) for finding in wrong]
+    found = [CONNECTING if _connects(finding, view) else _finding(finding, now) for finding in wrong]
     if took >= LATE:
         found.insert(0, Item("!", "warn", f"Database slow: {seconds(took)}"))
     paused = pauses(snapshot.processing)
@@ -101,6 +104,11 @@ def items(view: View | None, took: float = 0.0, *, figures: bool = True) -> list
     if snapshot.health.last_trigger is not None:
         found.append(_trigger(snapshot.health.last_trigger, now))
     return found
+
+
+def _connects(finding: Finding, view: View) -> bool:
+    """Whether a finding only says that the worker of this dashboard has not connected yet, the first one ever."""
+    return finding.signal == "workers" and finding.since is None and view.worker.state == "running"
 
 
 def with_error(evidence: str, error: str, width: int = 0) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Literal
 
 import pytest
 
 from jobdeck.core.model import Filter, Finding, Health, Processing, TypePause, Verdict
 from jobdeck.core.read.sentences import DUE
 from jobdeck.tui.actions import key_of
-from jobdeck.tui.backend.protocol import Request, View
+from jobdeck.tui.backend.protocol import EmbeddedWorker, Request, View
 from jobdeck.tui.shape import Shape
 from jobdeck.tui.text.first import now
 from jobdeck.tui.text.first.top import top
@@ -125,6 +126,19 @@ def test_a_paused_type_is_named_with_who_why_and_until_when() -> None:
     found = text(view(pauses=(pause,)), 120, 4)
     assert found[1].startswith("‖ sms_digest paused since 11:52Z by bob@10.0.0.9: Twilio is down · resumes in 30m")
     assert found[1].endswith("P")
+
+
+@pytest.mark.parametrize(
+    ("state", "since", "connects"),
+    [("running", None, True), ("off", None, False), ("draining", None, False), ("running", NOW, False)],
+)
+def test_while_the_worker_in_the_dashboard_connects_nobody_is_told_to_start_one(
+    state: Literal["off", "running", "draining"], since: datetime | None, *, connects: bool
+) -> None:
+    none = Finding("workers", Verdict.CRITICAL, "No worker has connected yet. Start one.", since)
+    said = text(replace(view(none), worker=EmbeddedWorker(state)), 78, 3)[0]
+    assert said.startswith("○ The worker in this dashboard is connecting" if connects else "✗ No worker has connected")
+    assert said.endswith("m")
 
 
 def test_while_everything_is_paused_nothing_is_called_well() -> None:
