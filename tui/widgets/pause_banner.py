@@ -48,13 +48,15 @@ def pause_banner(view: View, now: datetime, width: int, resumes: str, *, named: 
     if processing.enabled:
         return [(_paused_types(types, now, width, resumes), "alert")] if types and not named else []
     also = f" · {_number(types)} paused too" if types else ""
-    waiting = f" · {count(view.snapshot.counts.pending)} waiting"
+    pending = view.snapshot.counts.pending
+    kept = f" · {count(pending)} {'job' if pending == 1 else 'jobs'} kept"
     who, length, why, until = pause_words(
         processing.paused_by, processing.paused_at, processing.paused_reason, processing.resume_at, now
     )
-    begin, end = f" PAUSED{length}{who}", f"{waiting}{until}{also}"
+    begin, end = f" PAUSED{length}{who}", f"{kept}{until}{also}"
     why = why or ", no reason given"
     if width and cell_len(begin + why + end + resumes) > width:
+        end = f" · {count(pending)} kept{until}{also}"
         if cell_len(begin + end) + LEAST_REASON > width:
             begin = begin.partition("@")[0]
             cut = cell_len(begin + end) + LEAST_REASON - width

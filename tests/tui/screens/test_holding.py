@@ -27,6 +27,7 @@ async def test_p_on_a_list_of_one_payload_value_holds_its_jobs_and_later_release
         text = " ".join(deck.screen_text().split())
         assert "Hold webhook_push customerId=5" in text
         assert "Running jobs finish; others go on." in text
+        assert "lost: those" in " ".join(text.replace("│", "").split())
         await deck.press(*"vendor down", "enter", *"30m", "enter", "enter")
         assert backend.calls == [("hold", "webhook_push", "customerId", 5, "vendor down", timedelta(minutes=30))]
         twin = "jobdeck hold webhook_push customerId=5 --reason 'vendor down' --for 30m"

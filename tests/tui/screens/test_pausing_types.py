@@ -42,6 +42,7 @@ async def test_from_the_errors_page_p_proposes_the_type_of_a_group_without_an_od
         text = deck.screen_text()
         assert f"Pause {RATE_LIMITED}" in text
         assert "No worker will take another job of this type." in " ".join(text.split())
+        assert "lost: those" in " ".join(text.replace("│", "").split())
         await deck.press(*"vendor down", "enter", *"30m", "enter", "enter")
         assert backend.calls == [("pause", "vendor down", timedelta(minutes=30), RATE_LIMITED)]
         twin = f"jobdeck pause --type {RATE_LIMITED} --reason 'vendor down' --for 30m"
@@ -55,6 +56,7 @@ async def test_on_the_list_p_pauses_everything_unless_a_type_is_chosen() -> None
     backend = failed(2)
     async with dashboard(backend, "P") as deck:
         assert "Everything (Automatic Processing)" in deck.screen_text()
+        assert "those that wait are kept" in deck.screen_text()
         await deck.press("up", "enter", *"platform_sync", "enter")
         assert "Pause game_platform_sync" in deck.screen_text()
         await deck.press("down", "enter", "enter", "enter")
@@ -157,6 +159,7 @@ async def test_a_queue_is_chosen_and_paused_with_the_types_that_join_it(settings
         text = " ".join(desk.screen_text().split())
         assert "Pause queue mail" in text
         assert "No worker will take another job of this queue." in text
+        assert "lost: those" in " ".join(text.replace("│", "").split())
         await desk.press(*"relay down", "enter", *"30m", "enter", "enter")
         assert desk.toasts[-1] == (
             "Processing of queue mail paused.\njobdeck pause --queue mail --reason 'relay down' --for 30m"

@@ -89,13 +89,13 @@ async def test_the_name_of_the_database_stays_where_it_is_while_the_age_of_the_d
 async def test_a_long_name_leaves_room_for_the_beginning_of_the_reason() -> None:
     backend = sample()
     backend.processing = Processing(
-        enabled=False, paused_reason=LONG, paused_by="alice.wonderland@10.0.0.7 (jobdeck)",
+        enabled=False, paused_reason=LONG, paused_by="alice.wonderland-li@10.0.0.7 (jobdeck)",
         paused_at=NOW - minutes(12), resume_at=NOW + minutes(180),
     )  # fmt: skip
     async with dashboard(backend) as deck:
         assert "PAUSED since 11:52Z by alice.wonder" in deck.line("banner")
         assert "…: MetaCTF" in deck.line("banner")
-        assert "790 waiting · resumes in 3h" in deck.line("banner")
+        assert "790 kept · resumes in 3h" in deck.line("banner")
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ async def test_a_long_reason_leaves_room_for_who_paused_since_when_and_how_many_
     )  # fmt: skip
     async with dashboard(backend, *page, size=size) as deck:
         banner = deck.app.screen.query_one("#banner", Line).text
-        for part in ("PAUSED since 11:52Z by alice", "790 waiting", "resumes in 3h"):
+        for part in ("PAUSED since 11:52Z by alice", "790 kept", "resumes in 3h"):
             assert part in banner
         assert ("@10.0.0.7" in banner) == (size[0] > 60)
         assert ("MetaCTF" in banner) == (size[0] > 60)

@@ -353,7 +353,7 @@ async def test_a_pause_is_ended_from_its_banner_and_from_the_header() -> None:
     backend = sample()
     backend.processing = Processing(enabled=False, paused_reason="MetaCTF is down", paused_at=NOW)
     async with dashboard(backend, mouse=True) as deck:
-        for words in ("○ PAUSED", "waiting"):
+        for words in ("○ PAUSED", "kept"):
             await click(deck, words)
             assert "Resume Automatic Processing" in deck.screen_text()
             await go_back(deck)

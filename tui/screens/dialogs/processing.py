@@ -48,6 +48,7 @@ QUEUE: Final = "queue "
 HOLD: Final = "hold"
 RELEASE: Final = "release "
 """The ids in the list of what can be paused and resumed. The name of the type or queue, or the number, follows."""
+KEPT: Final = "No job is lost: those that wait are kept, unless their own expiry comes first."
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,16 +172,15 @@ class Pause(FieldsDialog[PauseAnswer]):
             self.query_one("#box").border_title = Content(f"Hold {held.words}")
             self.query_one("#what", PickField).set_label(f"Jobs of {held.words}")
             said = "No worker will start a job with this value, also those to come. Running jobs finish; others go on."
-            self.query_one("#effect", Static).update(Content(said))
+            self.query_one("#effect", Static).update(Content(f"{said} {KEPT}"))
             return
         name = f"queue {one_line(self.queue)}" if self.queue else one_line(self.task_type or "")
         self.query_one("#box").border_title = Content(f"Pause {name or 'Automatic Processing'}")
         self.query_one("#what", PickField).set_label(name or EVERYTHING)
         of_it = " of this queue" if self.queue else " of this type" if name else ""
-        pending = "" if name else f" {count(self.waiting)} jobs are pending."
-        self.query_one("#effect", Static).update(
-            Content(f"No worker will take another job{of_it}. Running jobs finish; jobs can still be added.{pending}")
-        )
+        pending = "" if name else f" Pending now: {count(self.waiting)}."
+        said = f"No worker will take another job{of_it}. Running jobs finish; jobs can still be added."
+        self.query_one("#effect", Static).update(Content(f"{said} {KEPT}{pending}"))
 
     def _in_full(self, until: timedelta | datetime) -> str:
         now = self.deck.now()

@@ -209,7 +209,7 @@ def _paused(pause: TypePause, now: datetime) -> Item:
     def said(room: int) -> str:
         return pause_line(pause, now, room=room, verb=" paused")
 
-    return Item("‖", "warn", said(0), "processing", brief=said)
+    return Item("‖", "warn", f"{said(0)} · its jobs are kept", "processing", brief=said)
 
 
 def _held(hold: Hold, now: datetime) -> Item:

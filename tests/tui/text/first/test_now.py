@@ -124,7 +124,8 @@ def test_a_paused_type_is_named_with_who_why_and_until_when() -> None:
     pause = TypePause("sms_digest", "Twilio is down", "bob@10.0.0.9", NOW - timedelta(minutes=12),
                       NOW + timedelta(minutes=30))  # fmt: skip
     found = text(view(pauses=(pause,)), 120, 4)
-    assert found[1].startswith("‖ sms_digest paused since 11:52Z by bob@10.0.0.9: Twilio is down · resumes in 30m")
+    who = "‖ sms_digest paused since 11:52Z by bob@10.0.0.9: Twilio is down"
+    assert found[1].startswith(f"{who} · resumes in 30m · its jobs are kept")
     assert found[1].endswith("P")
 
 
