@@ -149,7 +149,7 @@ def test_with_the_mouse_a_click_is_taken_and_without_it_none_is_asked_for(
     with Terminal([*JOBDECK, "--mouse"], size=(120, 30), environ=environ) as terminal:
         terminal.wait_for("R run    P pause  C cancel  D delete  n new")
         assert b"\x1b[?1006h" in terminal.raw
-        for text, there in (("D delete", "y yes · esc no"), ("Delete 1 job ", "u undoes it")):
+        for text, there in (("D delete", "y yes · enter"), ("Delete 1 job ", "u undoes it")):
             y = max(at for at, line in enumerate(terminal.lines) if text in line)
             x = terminal.lines[y].index(text) + 1
             terminal.send(f"\x1b[<0;{x + 1};{y + 1}M\x1b[<0;{x + 1};{y + 1}m")

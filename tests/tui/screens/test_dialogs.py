@@ -9,7 +9,7 @@ from jobdeck.tui.form.lookup import Offer, among
 from jobdeck.tui.screens.dialogs.choosing import Picker
 from jobdeck.tui.screens.dialogs.dialog import Hint
 from tests.tui.sample import sample
-from tests.tui.support import SMALL, dashboard, failed
+from tests.tui.support import LARGE, SMALL, Deck, dashboard, failed
 
 
 @pytest.mark.parametrize("width", [60, 80, 200])
@@ -18,6 +18,32 @@ async def test_the_keys_beside_the_buttons_are_whole_and_the_one_that_leaves_is_
         hint = deck.app.screen.query_one(Hint)
         assert hint.region.width >= len(str(hint.content))
         assert str(hint.content).endswith("esc cancels")
+
+
+def hint_of(deck: Deck) -> str:
+    return str(deck.app.screen.query_one(Hint).content)
+
+
+async def test_a_dialog_says_what_enter_does_where_the_focus_is() -> None:
+    async with dashboard(failed(1), "P", size=LARGE) as deck:
+        assert hint_of(deck) == "enter next · esc cancels"
+        await deck.press("enter", "enter")
+        assert hint_of(deck) == "enter Pause · esc cancels"
+        await deck.press("enter", "P")
+        assert hint_of(deck) == "y yes · enter Cancel · esc no"
+        await deck.press("right")
+        assert hint_of(deck) == "y yes · enter Resume · esc no"
+        await deck.press("left", "enter")
+        assert "PAUSED" in deck.line("banner")
+
+
+async def test_a_dialog_with_a_word_says_what_enter_does_in_each_field() -> None:
+    async with dashboard(failed(1), "D", size=LARGE, production=True) as deck:
+        assert hint_of(deck) == "enter Cancel · esc no"
+        await deck.press("d")
+        assert hint_of(deck) == "enter Delete 1 job · esc no"
+        await deck.press("up")
+        assert hint_of(deck) == "enter next · esc no"
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.events import Key
     from textual.screen import Screen
+    from textual.widget import Widget
 
     from jobdeck.core.model import Job
     from jobdeck.core.queue.bulk_model import Bulk, Choice
@@ -233,6 +234,10 @@ class Confirm(Dialog[bool]):
 
     def on_mount(self) -> None:
         self.query_one("#yes" if self.question.ready and not self.word else "#no", Button).focus()
+
+    def enter_on(self, widget: Widget) -> str:
+        """On the word, the answer yes."""
+        return self.question.yes if widget.id == "word" else super().enter_on(widget)
 
     def on_key(self, event: Key) -> None:
         """Sends typed characters to the word, wherever the focus is."""

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from textual.app import ComposeResult
-    from textual.events import Click, Resize
+    from textual.events import Click, DescendantFocus, Resize
     from textual.screen import Screen
+    from textual.widget import Widget
 
     from jobdeck.tui.deck import Deck
 
@@ -40,17 +41,29 @@ CORNER: Final = 3
 class Hint(Static):
     """Keys of a dialog and what they do, beside its buttons, clickable. `phrases` are texts with their actions.
 
-    Where they do not fit, the first are left out: the last one leaves the dialog.
+    What enter does depends on the focus, and is said before the last phrase, which leaves the dialog. Where the
+    phrases do not fit, the first are left out.
     """
 
     def __init__(self, phrases: Sequence[tuple[str, str]]) -> None:
         super().__init__(Content(_joined(phrases)), id="hint")
-        self._all = self._phrases = tuple(phrases)
+        self._given = self._phrases = tuple(phrases)
+        self._enter = ""
+
+    def say_enter(self, words: str) -> None:
+        """Says what enter does now; empty for nothing."""
+        if words != self._enter:
+            self._enter = words
+            self._draw(self.size.width)
 
     def on_resize(self, event: Resize) -> None:
-        fitting = (self._all[at:] for at in range(len(self._all)))
-        last = self._all[-1:]
-        self._phrases = next((some for some in fitting if cell_len(_joined(some)) <= event.size.width), last)
+        self._draw(event.size.width)
+
+    def _draw(self, width: int) -> None:
+        *others, last = self._given
+        known = [*others, *([(f"enter {self._enter}", "")] if self._enter else []), last]
+        fitting = (known[at:] for at in range(len(known)))
+        self._phrases = tuple(next((some for some in fitting if cell_len(_joined(some)) <= width), [last]))
         self.update(Content(_joined(self._phrases)), layout=False)
 
     def action_at(self, x: int) -> str:
@@ -127,6 +140,17 @@ class Dialog(ModalScreen[T], PaintedOnce[T]):
         if self.deck.options.mouse:
             add_cross(self, self.key("close"))
 
+    def on_descendant_focus(self, event: DescendantFocus) -> None:
+        """Says what enter does where the focus is: some dialogs begin on the button that changes nothing."""
+        for hint in self.query(Hint):
+            hint.say_enter(self.enter_on(event.widget))
+
+    def enter_on(self, widget: Widget) -> str:
+        """What enter does while this widget has the focus, in a word or two; empty where that is not said."""
+        if isinstance(widget, Button):
+            return str(widget.label)
+        return "next" if isinstance(widget, Input) else ""
+
     async def on_click(self, event: Click) -> None:
         """Closes on a click beside the box or on the cross; runs the action of a clicked hint."""
         clicked, _ = self.get_widget_at(event.screen_x, event.screen_y)
@@ -192,7 +216,7 @@ class FieldsDialog(Dialog[T | None]):
         with Horizontal(id="buttons"):
             yield Button(Content(no), id="cancel")
             yield Button(Content(yes), id="yes", classes="-danger" if danger else "")
-            yield Hint([("enter next", ""), (f"{self.key('close')} cancels", "dismiss")])
+            yield Hint([(f"{self.key('close')} cancels", "dismiss")])
 
     def refuse(self, problem: str) -> None:
         """Shows why the fields cannot be used, and scrolls there in a dialog that is longer than the screen."""
