@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
+
+from rich.cells import cell_len
 
 from jobdeck.tui.format import (
     age,
     ago,
     fit,
-    middle,
     one_line,
     plural,
     short_count,
@@ -18,6 +20,7 @@ from jobdeck.tui.format import (
     stamp,
     wrapped,
 )
+from jobdeck.tui.text.lines import named
 from jobdeck.tui.widgets.pane import BLANK, Entry, entry
 
 if TYPE_CHECKING:
@@ -29,9 +32,19 @@ if TYPE_CHECKING:
     from jobdeck.tui.backend.protocol import Canary
     from jobdeck.tui.widgets.ink import Span
 
-ROOMY = 160
-"""From this width on, all columns fit beside the error."""
 LABEL = 14
+FIXED: Final = 2 + 6 + 7 + 1 + 6 + 6
+"""The cells of the mark, the numbers and the ages."""
+SHORT_COURSE: Final = 15
+COURSE: Final = 26
+"""The cells of 24 bars."""
+LEAST_TASK: Final = 16
+ERROR: Final = 28
+"""The cells that errors have before the names of tasks are whole, where there are so many."""
+ROOMY_ERROR: Final = 48
+"""The cells that errors keep beside further columns."""
+OPTIONAL: Final = {"waiting": "waiting", "kind": "error_kind"}
+"""The field of a group that each further column shows."""
 CANARY_WORDS: dict[str, tuple[str, str]] = {
     "waiting": ("is waiting for a worker", "run"),
     "running": ("is running", "run"),
@@ -56,50 +69,73 @@ def fate(canary: Canary, rest_key: str) -> str:
     return f"{word}. {rest_key} retries the rest" if canary.state == "succeeded" else word
 
 
-def heading(width: int) -> Entry:
-    if width >= ROOMY:
-        text = (
-            f"  {'runs':>6} {'failed':>7} {'waiting':>8}  {'first seen':<11}{'last seen':<11}"
-            f"{'last 24 hours, or 1 hour':<26}{'task':<36}{'kind':<22}error"
-        )
-    else:
-        text = f"  {'runs':>6} {'failed':>6}  {'last':<8}{'24 h or 1 h':<15}{'task':<19} error"
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The cells of the columns. What is 0 is not shown, because errors need the room or all groups have the same."""
+
+    task: int
+    error: int
+    waiting: int = 0
+    kind: int = 0
+    course: int = SHORT_COURSE
+
+
+def layout(trends: Sequence[ErrorGroup], width: int) -> Layout:
+    """First the error has room for its beginning, then tasks for their names; further columns come where both fit.
+
+    Of those, a column that is equal in all rows would say nothing.
+    """
+    names = max((cell_len(one_line(trend.task_type)) for trend in trends), default=0)
+    room = width - FIXED - SHORT_COURSE
+    task = min(max(names, LEAST_TASK), max(room - ERROR, LEAST_TASK))
+    left, more = room - task, {}
+    for name, cells in (("waiting", 8), ("course", COURSE), ("kind", 22)):
+        needed = cells - SHORT_COURSE if name == "course" else cells
+        differs = name == "course" or len({getattr(trend, OPTIONAL[name]) for trend in trends}) > 1
+        if differs and left - needed >= ROOMY_ERROR:
+            left, more[name] = left - needed, cells
+    return Layout(task, max(left, 8), **more)
+
+
+def heading(shown: Layout, width: int) -> Entry:
+    waiting = f"{'waiting':>8}" if shown.waiting else ""
+    course = "last 24 hours, or 1 hour" if shown.course == COURSE else "24 h or 1 h"
+    kind = fit("kind", shown.kind)
+    text = (
+        f"  {'runs':>6}{'lost':>7}{waiting} {'since':<6}{'last':<6}{fit(course, shown.course)}"
+        f"{fit('task', shown.task)} {kind}error"
+    )
     return entry((fit(text, width), "head"))
 
 
-def line(trend: ErrorGroup, at: datetime, width: int, canary: Canary | None, mute: Mute | None = None) -> Entry:
+def line(
+    trend: ErrorGroup, at: datetime, shown: Layout, canary: Canary | None, mute: Mute | None = None,
+    fronts: Sequence[str] = (),
+) -> Entry:  # fmt: skip
     """One group; its error begins with NEW if it is new, or with the end of its mute.
 
     In its first hour its course has bars of 5 minutes, which it says, and later of hours.
     """
     fresh = bool(trend.bars) and trend.is_in_first_hour(at)
     mark: Span = ("  ", "text") if canary is None else ("◆ ", CANARY_WORDS[canary.state][1])
-    failed: Span = (f"{short_count(trend.failed):>7}", "bad" if trend.failed else "muted")
     new = "NEW " if trend.is_new(at) else ""
     sample = f"{new if mute is None else f'muted for {age(mute.until - at)} '}{one_line(trend.sample)}"
-    ink = "text" if mute is None else "muted"
-    if width >= ROOMY:
-        spans: tuple[Span, ...] = (
-            (f"{short_count(trend.count):>6} ", "text"),
-            failed,
-            (f" {short_count(trend.waiting):>8}  ", "warn" if trend.waiting else "muted"),
-            (fit(ago(trend.first_seen, at), 11), "muted"),
-            (fit(ago(trend.last_seen, at), 11), "text"),
-            (fit(f"{sparkline(trend.bars)} 5 min each" if fresh else sparkline(trend.hours), 26), "run"),
-            (fit(middle(one_line(trend.task_type), 34), 36), "text"),
-            (fit(one_line(trend.error_kind or ""), 20) + "  ", "muted"),
-            (fit(sample, max(width - 134, 8)), ink),
-        )
+    if shown.course == COURSE:
+        course = f"{sparkline(trend.bars)} 5 min each" if fresh else sparkline(trend.hours)
     else:
         halves = [sum(trend.hours[at : at + 2]) for at in range(0, len(trend.hours), 2)]
-        spans = (
-            (f"{short_count(trend.count):>6}", "text"),
-            failed,
-            (f"  {fit(ago(trend.last_seen, at), 8)}", "muted"),
-            (fit(f"{sparkline(trend.bars[1:])} 5m" if fresh else sparkline(halves), 15), "run"),
-            (fit(middle(one_line(trend.task_type), 19), 19), "text"),
-            (f" {fit(sample, max(width - 60, 8))}", ink),
-        )
+        course = f"{sparkline(trend.bars[1:])} 5m" if fresh else sparkline(halves)
+    spans: tuple[Span, ...] = (
+        (f"{short_count(trend.count):>6}", "text"),
+        (f"{short_count(trend.failed):>7}", "bad" if trend.failed else "muted"),
+        (f"{short_count(trend.waiting):>8}" if shown.waiting else "", "warn" if trend.waiting else "muted"),
+        (f" {fit(age(at - trend.first_seen), 6)}", "muted"),
+        (fit(age(at - trend.last_seen), 6), "text"),
+        (fit(course, shown.course), "run"),
+        *named(trend.task_type, shown.task, fronts),
+        (f" {fit(one_line(trend.error_kind or ''), shown.kind - 2)}  " if shown.kind else " ", "muted"),
+        (fit(sample, shown.error - 1), "text" if mute is None else "muted"),
+    )
     return entry(mark, *spans, key=trend.key)
 
 

@@ -61,7 +61,7 @@ async def test_each_group_has_counts_times_course_and_error(size: tuple[int, int
     assert "▁▁▁" in text
     line = next(line for line in text.splitlines() if line.strip().startswith("47 "))
     assert line.split()[:2] == ["47", "11"]
-    assert "11m ago" in line
+    assert line.split()[2:4] == ["3h", "11m"]
 
 
 @pytest.mark.slow
@@ -507,13 +507,36 @@ def test_a_canary_follows_the_answer_to_its_own_request() -> None:
     assert waits.follow([replace(own, state="taken back")]).settled
 
 
-@pytest.mark.parametrize("width", [80, 120, 140, 159, 160, 200])
-def test_the_error_itself_is_in_its_line_at_every_width(width: int) -> None:
-    (first, *_) = sample().evidence.trends
-    line = errors.line(first, NOW, width, None)
-    assert "Twilio answered" in "".join(text for text, _ in line.spans)
-    assert sum(cell_len(text) for text, _ in line.spans) <= width
-    assert errors.heading(width).spans[0][0].rstrip().endswith("error")
+@pytest.mark.parametrize("width", [80, 96, 120, 140, 159, 160, 200])
+def test_the_error_itself_is_in_its_line_at_every_width_below_its_heading(width: int) -> None:
+    trends = sample().evidence.trends
+    shown = errors.layout(trends, width)
+    line = errors.line(trends[0], NOW, shown, None)
+    said, heading = "".join(text for text, _ in line.spans), errors.heading(shown, width).spans[0][0]
+    assert "Twilio answered" in said
+    assert cell_len(said) <= width
+    assert heading.split()[:4] == ["runs", "lost", *(["waiting"] if shown.waiting else []), "since", "last"][:4]
+    assert heading.index("error") == said.index("NEW Twilio")
+
+
+@pytest.mark.parametrize("columns", [150, 160, 200, 266])
+async def test_beside_its_details_a_group_has_the_columns_that_matter(columns: int) -> None:
+    async with dashboard(sample(), "e", size=(columns, 50)) as deck:
+        heading = deck.text_in("#columns").split()
+        assert {"runs", "lost", "since", "last", "task", "error"} <= {*heading}
+        line = next(line for line in deck.text_in("#pane").splitlines() if line.split()[:2] == ["47", "11"])
+        assert {"3h", "11m"} <= {*line.split()}
+        assert "file_refresh" in line
+        assert "NEW MetaCTF answered 429" in line
+
+
+def test_a_further_column_comes_only_where_groups_differ_in_it() -> None:
+    one, *others = sample().evidence.trends
+    alike = [replace(other, waiting=one.waiting, error_kind=one.error_kind) for other in (one, *others)]
+    differing = errors.layout([one, replace(alike[0], waiting=one.waiting + 1, error_kind="another")], 300)
+    assert (differing.waiting, differing.kind, differing.course) == (8, 22, errors.COURSE)
+    same = errors.layout(alike, 300)
+    assert (same.waiting, same.kind, same.course) == (0, 0, errors.COURSE)
 
 
 async def test_when_a_dialog_over_the_page_closes_the_page_reads_again_at_once() -> None:

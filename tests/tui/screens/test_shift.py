@@ -44,11 +44,11 @@ def test_open_notes_and_muted_errors_are_in_the_digest() -> None:
 def test_a_group_of_errors_is_marked_as_new_or_muted() -> None:
     group = trend(make_job(1), "a1b2", "vendor", first=60.0)
     mute = Mute(group.task_type, group.fingerprint, NOW + 2 * HOUR, None, "bob")
-    for width in (80, 200):
-        assert "NEW " in text(errors.line(group, NOW, width, None))
-        assert "muted for 2h" in text(errors.line(group, NOW, width, None, mute))
+    for columns in (errors.layout([group], width) for width in (80, 200)):
+        assert "NEW " in text(errors.line(group, NOW, columns, None))
+        assert "muted for 2h" in text(errors.line(group, NOW, columns, None, mute))
         old = replace(group, first_seen=NOW - 25 * HOUR)
-        assert "NEW " not in text(errors.line(old, NOW, width, None))
+        assert "NEW " not in text(errors.line(old, NOW, columns, None))
 
 
 def dialog_text(deck: Deck) -> str:

@@ -81,7 +81,7 @@ def page_texts(deck: FuzzedBackend) -> Iterator[object]:
         yield workers.lines(found, width)
         yield text_audit.lines(audit, width)
         for trend in trends:
-            yield errors.line(trend, NOW, width, None)
+            yield errors.line(trend, NOW, errors.layout(trends, width), None)
             yield errors.about(trend, NOW, width, None, [])
 
 

@@ -20,7 +20,7 @@ from jobdeck.core.read.stats.facets import of_group
 from jobdeck.core.words.facets import filter_of
 from jobdeck.tui.backend.protocol import Canary
 from jobdeck.tui.commands import canary_twin, mute_twin, unmute_twin
-from jobdeck.tui.format import fit, one_line, plural, short_id
+from jobdeck.tui.format import fit, one_line, plural, shared_fronts, short_id
 from jobdeck.tui.screens.below import Subject
 from jobdeck.tui.screens.dialogs.confirm import Confirm, Question, ask, choice_question, job_question
 from jobdeck.tui.screens.dialogs.dialog import send_with
@@ -148,8 +148,9 @@ class Errors(SplitPage[ErrorReport]):
     def entries(self, data: ErrorReport, width: int) -> Sequence[Entry]:
         if not data.trends:
             return [entry(("  No run has failed in the last 7 days.", "good"))]
+        shown, fronts = errors.layout(data.trends, width), shared_fronts([trend.task_type for trend in data.trends])
         return [
-            errors.line(trend, data.at, width, self.deck.canaries.get(trend.key), data.mute_of(trend))
+            errors.line(trend, data.at, shown, self.deck.canaries.get(trend.key), data.mute_of(trend), fronts)
             for trend in sorted(data.trends, key=errors.SORTS[self._sort], reverse=True)
         ]
 
@@ -176,7 +177,8 @@ class Errors(SplitPage[ErrorReport]):
         return [*spans, *([(f", {muted} muted", "muted")] if muted else [])]
 
     def columns(self, width: int) -> Sequence[Span]:
-        return errors.heading(width).spans
+        trends = self.data.trends if self.data is not None else ()
+        return errors.heading(errors.layout(trends, width), width).spans
 
     def on_pane_chosen(self) -> None:
         self.action_do("errors.jobs")
