@@ -141,6 +141,8 @@ class Hosting(InkedApp, Ending):
         for theme in themes.of(few_colours=self.options.few_colours):
             self.register_theme(theme)
         self.theme = self.options.theme if self.options.theme in self.available_themes else themes.DARK.name
+        # Textual has begun with a theme of this name in 16 colours, and does not see that it was replaced.
+        self.stylesheet.set_variables(self.get_css_variables())
         self.monotonic = monotonic
         self._threads = Threads(self)
         self.background: Background = background or self._threads

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 from rich.segment import Segment
+from textual.app import App
 from textual.color import Color
+from textual.strip import Strip
 
 from jobdeck.tui.widgets import ink
 from jobdeck.tui.widgets.ink import Inked, cut
@@ -83,10 +85,24 @@ async def test_a_line_of_a_list_that_is_wider_than_the_list_ends_with_an_ellipsi
 
 @pytest.mark.parametrize(("theme", "unread"), [("ansi-dark", {"blue", "magenta"}), ("ansi-light", {"cyan"})])
 async def test_in_16_colours_frames_are_grey_and_nothing_is_in_a_colour_that_is_hard_to_read(
-    theme: str, unread: set[str]
+    theme: str, unread: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # As the environment has Textual begin, before the application replaces the theme by one of the same name.
+    monkeypatch.setattr(vars(App)["theme"], "_default", theme)
     async with dashboard(sample(), "enter", size=LARGE, theme=theme) as deck:
         colours = {part.style.color.name for line in painted(deck) for part in line if part.style and part.style.color}
         assert not colours & unread
         await deck.press("question_mark")
         assert deck.app.screen.query_one("#box").styles.border_left[1] == Color.parse("ansi_bright_black")
+
+
+@pytest.mark.parametrize("theme", ["ansi-dark", "ansi-light"])
+async def test_in_16_colours_and_in_none_the_field_with_the_focus_and_its_cursor_are_seen(theme: str) -> None:
+    async with dashboard(sample(), "P", *"vendor", size=LARGE, theme=theme) as deck:
+        place = deck.app.screen.query_one("#reason").region
+        line = Strip(painted(deck)[place.y]).crop(place.x, place.right)
+        reversed_cells = [bool(part.style and part.style.reverse) for part in line for _ in part.text]
+        typed = line.text.index("vendor")
+        assert all(reversed_cells[typed : typed + 6])
+        assert not reversed_cells[typed + 6]
+        assert all(reversed_cells[typed + 7 : -1])
