@@ -194,7 +194,7 @@ class Expected:
         self.jobs, self.marks = tuple(jobs), self.marks.intersection(ids)
         self.range_start = self.range_start if self.range_start in ids else None
         self.cursor = ids.index(held) if held in ids else self._within(self.cursor)
-        if at_head and not self.moved and self.cursor >= self.lines:
+        if not self.moved:
             self.cursor = 0
         self._scroll(max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line)
         said = [f"{short_id(held)} left this list"] if held is not None and held not in ids else []
@@ -317,6 +317,7 @@ class Walk:
         if not expected.deletions:
             return
         back = expected.deletions.pop()
+        expected.moved = True
         await self.type(*("restore" if len(back) > WITHOUT_A_WORD else ""), "enter")
         assert self.queue.calls == [*calls, ("restore", back)]
         assert set(back) <= set(self.queue.standing)
@@ -337,6 +338,7 @@ class Walk:
             assert deck.here == "Dashboard"
             assert self.queue.calls == calls
             return
+        self.expected.moved = True
         event(f"asked {'about several' if len(frozen) > 1 else 'about one'}, {'yes' if step.yes else 'no'}")
         self.check_dialog(verb, frozen)
         for change in step.meanwhile:

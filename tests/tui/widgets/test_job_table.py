@@ -98,22 +98,25 @@ async def test_a_job_that_comes_to_the_head_of_a_list_is_seen() -> None:
     async with app.run_test(size=(80, LINES + 1)):
         table = app.table
         table.show(jobs(*range(10, 100)), MOMENT)
+        table.move_to(0)
         table.show(jobs(1, *range(10, 100)), MOMENT)
         assert (table.current, table.top) == (make_job(10), 0)
 
 
-@pytest.mark.parametrize("moved", [False, True])
-async def test_a_cursor_that_nobody_has_moved_goes_to_the_head_before_it_would_leave_the_view(*, moved: bool) -> None:
+@pytest.mark.parametrize("by", ["nobody", "a key", "what has opened"])
+async def test_a_cursor_that_nobody_has_moved_stays_at_the_head_and_does_not_follow_its_job(by: str) -> None:
     app = TableApp()
     async with app.run_test(size=(80, LINES + 1)):
         table = app.table
         table.show(jobs(*range(30, 100)), MOMENT)
-        if moved:
+        if by == "a key":
             table.move_to(0)
-        table.show(jobs(*range(31 - LINES, 100)), MOMENT)
-        assert (table.current, table.top) == (make_job(30), 0)
+        elif by == "what has opened":
+            table.hold()
+        table.show(jobs(29, *range(30, 100)), MOMENT)
+        assert (table.current, table.top) == (make_job(29 if by == "nobody" else 30), 0)
         table.show(jobs(*range(30 - LINES, 100)), MOMENT)
-        assert (table.current, table.top) == ((make_job(30), 1) if moved else (make_job(30 - LINES), 0))
+        assert (table.current, table.top) == ((make_job(30 - LINES), 0) if by == "nobody" else (make_job(30), 1))
 
 
 async def test_a_job_that_is_gone_takes_its_mark_with_it_and_is_said_to_be_gone() -> None:

@@ -141,7 +141,7 @@ class JobTable(Lines[Row], can_focus=True):
         With `folds`, jobs that read alike and stand next to each other are one row, on which the cursor stays.
 
         The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
-        so that a new first job is seen. Where it would leave the view, a cursor that nobody has moved goes to the head.
+        so that a new first job is seen. A cursor that nobody has moved stays at the head, until `hold`.
         """
         held, line, at_head = self.here, self.cursor - self.top, self.top == 0
         common = self._listed.alike(held[0]) if held else None
@@ -152,7 +152,7 @@ class JobTable(Lines[Row], can_focus=True):
             self._range = None
         at = self._listed.place_of(held, common)
         self.cursor = self._clamp(self.cursor if at is None else at)
-        if at_head and not self._moved and self.cursor >= self.lines:
+        if not self._moved:
             self.cursor = 0
         self.top = max(0, self.cursor - self.lines + 1) if at_head else self.cursor - line
         self._place()
@@ -214,6 +214,10 @@ class JobTable(Lines[Row], can_focus=True):
         self._moved = False
         self.marks.clear()
         self._repaint()
+
+    def hold(self) -> None:
+        """Lets the cursor follow its job from now on."""
+        self._moved = True
 
     def move(self, by: int) -> None:
         """Moves the cursor by a number of jobs and stops at the ends."""
