@@ -86,7 +86,7 @@ class Dashboard(Listing):
         the last reading instead of the clock.
         """
         self._covered = True
-        self.table.hold()  # What has opened may be about its job.
+        self.table.keep_job()  # What has opened may be about its job.
         self._follow()
         self.tick()
         self.deck.look_away(covered=True)

@@ -112,7 +112,7 @@ async def test_a_cursor_that_nobody_has_moved_stays_at_the_head_and_does_not_fol
         if by == "a key":
             table.move_to(0)
         elif by == "what has opened":
-            table.hold()
+            table.keep_job()
         table.show(jobs(29, *range(30, 100)), MOMENT)
         assert (table.current, table.top) == (make_job(29 if by == "nobody" else 30), 0)
         table.show(jobs(*range(30 - LINES, 100)), MOMENT)

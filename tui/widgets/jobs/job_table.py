@@ -141,7 +141,7 @@ class JobTable(Lines[Row], can_focus=True):
         With `folds`, jobs that read alike and stand next to each other are one row, on which the cursor stays.
 
         The cursor's job stays on its screen line. At the head of the list it moves down instead, while it is in view,
-        so that a new first job is seen. A cursor that nobody has moved stays at the head, until `hold`.
+        so that a new first job is seen. A cursor that nobody has moved stays at the head, until `keep_job`.
         """
         held, line, at_head = self.here, self.cursor - self.top, self.top == 0
         common = self._listed.alike(held[0]) if held else None
@@ -215,7 +215,7 @@ class JobTable(Lines[Row], can_focus=True):
         self.marks.clear()
         self._repaint()
 
-    def hold(self) -> None:
+    def keep_job(self) -> None:
         """Lets the cursor follow its job from now on."""
         self._moved = True
 
