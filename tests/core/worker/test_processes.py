@@ -62,7 +62,7 @@ def is_gone(pid: int) -> bool:
     """Whether a process has ended; one that nobody has waited for counts as ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second, where it ends between opening and reading
         return True
 
 
